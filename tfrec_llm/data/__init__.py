@@ -1,0 +1,49 @@
+"""From a behaviour log to batches: reading, cleaning, vocabularies, sequences, splits.
+
+Nothing but the batches needs a deep-learning framework, so the rest runs in a plain
+data job.
+"""
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "BehaviorLog": "behavior_log",
+    "Catalogue": "feature_table",
+    "CleaningReport": "cleaning",
+    "CleaningResult": "cleaning",
+    "DropDuplicates": "cleaning",
+    "DropNulls": "cleaning",
+    "DropRepeats": "cleaning",
+    "DropRobots": "cleaning",
+    "FeatureTable": "feature_table",
+    "KCore": "cleaning",
+    "PackedBatches": "batches",
+    "PaddedBatches": "batches",
+    "ShopSimulator": "simulator",
+    "Split": "splits",
+    "TimeRange": "cleaning",
+    "UserSequences": "sequences",
+    "UserTable": "feature_table",
+    "Vocabulary": "vocabulary",
+    "clean": "cleaning",
+    "leave_last_out": "splits",
+    "list_datasets": "datasets",
+    "load": "datasets",
+    "masked_batches": "batches",
+    "next_batches": "batches",
+    "padded_batches": "batches",
+    "random_split": "splits",
+    "temporal_split": "splits",
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
