@@ -14,7 +14,8 @@ from tfrec_llm.data.columns import LogColumns, check_columns, from_frame
 from tfrec_llm.data.feature_table import Catalogue, UserTable
 from tfrec_llm.data.id_index import dictionary_encode
 from tfrec_llm.data.reading import Paths, read_csv, read_parquet
-from tfrec_llm.errors import DataError, MissingColumnError, MixedTypeError, NullValueError
+from tfrec_llm.data.row_numbers import renumber, stable_order
+from tfrec_llm.errors import DataError, MixedTypeError, NullValueError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -255,12 +256,12 @@ class BehaviorLog:
     @property
     def num_users(self) -> int:
         """How many different users there are."""
-        return len(self._encoded("user")[1])
+        return len(self.encoded("user")[1])
 
     @property
     def num_items(self) -> int:
         """How many different items there are."""
-        return len(self._encoded("item")[1])
+        return len(self.encoded("item")[1])
 
     def has(self, name: str) -> bool:
         """Returns whether there is such a column, `"behavior"` for instance."""
@@ -272,10 +273,7 @@ class BehaviorLog:
         Raises:
             MissingColumnError: If it is not there; says which there are.
         """
-        if not self.has(name):
-            raise MissingColumnError(
-                f"The log has no column {name!r}. It has {', '.join(self.table.column_names)}."
-            )
+        check_columns(self.table.column_names, [name], "log")
         return self.table[name]
 
     def times(self) -> np.ndarray:
@@ -293,6 +291,18 @@ class BehaviorLog:
             return np.round(times.to_numpy() * 1e6).astype(np.int64)
         return times.cast(pa.int64()).to_numpy()
 
+    def encoded(self, name: str) -> tuple[np.ndarray, pa.Array]:
+        """Numbers a column's values by first appearance; a missing value has the number -1.
+
+        Returns:
+            An int64 array, the number of every row's value, and the values in that order.
+        """
+        if name not in self._codes:
+            codes, values = dictionary_encode(self.column(name))
+            codes.flags.writeable = False
+            self._codes[name] = codes, values
+        return self._codes[name]
+
     def user_codes(self) -> tuple[np.ndarray, pa.Array]:
         """Numbers the users by first appearance.
 
@@ -303,12 +313,12 @@ class BehaviorLog:
             NullValueError: If a user is missing.
         """
         self.require_complete("user")
-        return self._encoded("user")
+        return self.encoded("user")
 
     def item_codes(self) -> tuple[np.ndarray, pa.Array]:
         """Numbers the items by first appearance, as `user_codes` does the users."""
         self.require_complete("item")
-        return self._encoded("item")
+        return self.encoded("item")
 
     def order(self) -> np.ndarray:
         """Returns int64 row numbers that sort by user (by first appearance), then by time.
@@ -322,10 +332,10 @@ class BehaviorLog:
             codes, users = self.user_codes()
             times = self.times()
             if (times[1:] >= times[:-1]).all():
-                self._order = _stable_order(codes, len(users))
+                self._order = stable_order(codes, len(users))
             else:
                 by_time = np.argsort(times, kind="stable")
-                self._order = by_time[_stable_order(codes[by_time], len(users))]
+                self._order = by_time[stable_order(codes[by_time], len(users))]
             self._order.flags.writeable = False
         return self._order
 
@@ -372,7 +382,7 @@ class BehaviorLog:
         )
         # Renumbering what is numbered already is far cheaper than hashing strings anew.
         taken._codes = {
-            name: _renumber(codes[rows], values) for name, (codes, values) in self._codes.items()
+            name: renumber(codes[rows], values) for name, (codes, values) in self._codes.items()
         }
         return taken
 
@@ -418,14 +428,6 @@ class BehaviorLog:
         with replace_file(path) as temporary:
             pq.write_table(self.table, temporary, compression="zstd")
 
-    def _encoded(self, name: str) -> tuple[np.ndarray, pa.Array]:
-        """Numbers a column's values by first appearance; a null has the number -1."""
-        if name not in self._codes:
-            codes, values = dictionary_encode(self.table[name])
-            codes.flags.writeable = False
-            self._codes[name] = codes, values
-        return self._codes[name]
-
 
 def _check_same_ids(ids: pa.ChunkedArray, features: Catalogue | UserTable | None) -> None:
     if features is None or ids.null_count == len(ids) or not len(features):
@@ -437,27 +439,3 @@ def _check_same_ids(ids: pa.ChunkedArray, features: Catalogue | UserTable | None
             f"{type(features).__name__} {features.ids.type} (first {features.ids[0].as_py()!r}), "
             'so none would match. Pass ids="string" to both.'
         )
-
-
-def _renumber(codes: np.ndarray, values: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Numbers again, by first appearance, what is left of numbered values."""
-    if not len(values):
-        return codes, values
-    first = np.full(len(values), codes.size, np.int64)
-    backwards = codes[::-1]
-    known = backwards >= 0
-    # Of several assignments to one place the last stays: the first appearance.
-    first[backwards[known]] = np.arange(codes.size - 1, -1, -1)[known]
-    kept = np.argsort(first, kind="stable")[: np.count_nonzero(first < codes.size)]
-    numbers = np.full(len(values) + 1, -1, np.int64)  # the last place serves the code -1
-    numbers[kept] = np.arange(kept.size)
-    return numbers[codes], values.take(pa.array(kept))
-
-
-def _stable_order(codes: np.ndarray, count: int) -> np.ndarray:
-    """Returns the stable argsort of codes in 0..count-1, by radix sort of 16 bits at a time."""
-    order = np.argsort(codes.astype(np.uint16), kind="stable")
-    if count > 1 << 16:
-        high = (codes >> 16).astype(np.uint16 if count <= 1 << 32 else np.int64)
-        order = order[np.argsort(high[order], kind="stable")]
-    return order
