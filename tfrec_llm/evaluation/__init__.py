@@ -1,0 +1,28 @@
+"""One protocol over the whole catalogue, and reports that say how sure they are."""
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "Comparison": "comparison",
+    "Difference": "comparison",
+    "EvaluatedUsers": "report",
+    "Ranking": "protocol",
+    "RankingEvaluation": "callback",
+    "RankingTask": "protocol",
+    "Report": "report",
+    "Scorer": "scorer",
+    "bootstrap_means": "bootstrap",
+    "compare": "comparison",
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
