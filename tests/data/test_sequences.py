@@ -1,10 +1,21 @@
+import os
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
+from tfrec_llm.data.behavior_log import BehaviorLog
+from tfrec_llm.data.datasets import load
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import UNKNOWN, Vocabulary
-from tfrec_llm.errors import DataFileError, MixedTypeError, UnknownItemError, UnknownUserError
+from tfrec_llm.errors import (
+    DataFileError,
+    MixedTypeError,
+    NullValueError,
+    UnknownItemError,
+    UnknownUserError,
+)
 
 VOCABULARY = Vocabulary(["A", "B", "C"])  # A is 3, B is 4, C is 5
 HISTORIES = [["A", "C"], [], ["B"], ["C", "B", "A"]]
@@ -25,6 +36,93 @@ def sequences():
 
 def as_lists(sequences):
     return [sequences[row].tolist() for row in range(len(sequences))]
+
+
+@pytest.fixture
+def log():
+    """Rows in no order; the first user did two things at time 5."""
+    frame = pd.DataFrame(
+        {
+            "user": ["u", "v", "u", "u", "v"],
+            "item": ["A", "C", "B", "Z9", "A"],
+            "time": [5, 8, 2, 5, 7],
+            "kind": ["buy", "view", "view", None, "view"],
+        }
+    )
+    return BehaviorLog.from_pandas(frame, behavior="kind")
+
+
+def test_a_log_becomes_histories_oldest_first_with_ties_in_row_order(log):
+    sequences = UserSequences.from_log(log, VOCABULARY)
+    assert sequences.user_ids.to_pylist() == ["u", "v"]
+    assert as_lists(sequences) == [[4, 3, UNKNOWN], [3, 5]]
+    assert sequences.items.dtype == np.int32
+    assert sequences.times.tolist() == [2, 5, 5, 7, 8]
+
+
+def test_kinds_of_behaviour_are_numbered_by_frequency_or_as_told(log):
+    sequences = UserSequences.from_log(log, VOCABULARY)
+    assert sequences.behavior_vocabulary == ("view", "buy")
+    assert sequences.behaviors.tolist() == [1, 2, 0, 1, 1]
+    told = UserSequences.from_log(log, VOCABULARY, behaviors=["cart", "buy"])
+    assert told.behavior_vocabulary == ("cart", "buy")
+    assert told.behaviors.tolist() == [0, 2, 0, 0, 0]
+
+
+def test_unknown_items_of_a_log_are_marked_or_left_out_or_an_error(log):
+    ignored = UserSequences.from_log(log, VOCABULARY, on_unknown="ignore")
+    assert as_lists(ignored) == [[4, 3], [3, 5]]
+    assert ignored.times.tolist() == [2, 5, 7, 8]
+    assert ignored.behaviors.tolist() == [1, 2, 1, 1]
+    with pytest.warns(UserWarning, match="1 of 5 behaviours are left out"):
+        UserSequences.from_log(log, VOCABULARY, on_unknown="warn")
+    with pytest.raises(UnknownItemError, match=r"1 of 5 items .*first 'Z9'"):
+        UserSequences.from_log(log, VOCABULARY, on_unknown="raise")
+
+
+def test_users_of_whom_nothing_is_known_stay_with_an_empty_history(log):
+    few = UserSequences.from_log(log, Vocabulary(["B"]), on_unknown="ignore")
+    assert as_lists(few) == [[3], []]
+    assert few.user_ids.to_pylist() == ["u", "v"]
+
+
+def test_a_log_with_missing_values_is_not_made_into_sequences():
+    frame = pd.DataFrame({"user": ["u", "v"], "item": ["A", None], "time": [1, 2]})
+    with pytest.raises(NullValueError, match="1 of 2 rows have no item"):
+        UserSequences.from_log(BehaviorLog.from_pandas(frame), VOCABULARY)
+
+
+def test_an_empty_log_gives_no_sequences(log):
+    assert len(UserSequences.from_log(log.take([]), VOCABULARY)) == 0
+
+
+def test_any_order_of_rows_gives_the_same_sequences():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"user": rng.integers(30, size=500), "item": rng.integers(9, size=500)})
+    frame["time"] = rng.permutation(500)
+    vocabulary = Vocabulary.fit(frame["item"])
+    users = frame["user"].unique()
+    expected = UserSequences.from_log(BehaviorLog.from_pandas(frame), vocabulary)
+    for seed in range(3):
+        log = BehaviorLog.from_pandas(frame.sample(frac=1, random_state=seed))
+        again = UserSequences.from_log(log, vocabulary).select(users)
+        assert again.to_arrow().equals(expected.to_arrow())
+    by_user = frame.sort_values("time").groupby("user").item.agg(list)
+    assert [vocabulary.decode(row).tolist() for row in expected] == by_user[users].tolist()
+
+
+@pytest.mark.skipif("TFREC_DATA" not in os.environ, reason="ml-1m is read from TFREC_DATA")
+@pytest.mark.parametrize("ties", [False, True])
+def test_movielens_keeps_the_order_of_the_published_file(ties):
+    log = load("ml-1m")
+    items = log.item.to_numpy()
+    if ties:
+        columns = {"user": log.user, "item": log.item, "time": np.zeros(len(log), np.int64)}
+        log = BehaviorLog.from_arrow(pa.table(columns))
+    vocabulary = Vocabulary.fit(log.item)
+    sequences = UserSequences.from_log(log, vocabulary)
+    assert (vocabulary.decode(sequences.items) == items).all()
+    assert len(sequences) == 6_040
 
 
 def test_histories_become_flat_items_and_offsets():

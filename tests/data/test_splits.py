@@ -214,7 +214,10 @@ def test_the_last_movies_of_movielens_are_those_of_the_published_order():
     split = leave_last_out(log)
     assert split.test.item.to_pylist() == last["last"].tolist()
     assert split.valid.item.to_pylist() == last.iloc[:, 1].tolist()
-    # The same rows, shuffled between the users, are split the same.
+    tied = frame.assign(time=0)
+    again = leave_last_out(BehaviorLog.from_pandas(tied)).test
+    assert again.item.to_pylist() == last["last"].tolist()
+    # In another row order, times alone decide.
     mixed = frame.sample(frac=1, random_state=0)
     again = leave_last_out(BehaviorLog.from_pandas(mixed)).test.to_pandas()
     assert dict(zip(again.user, again.item, strict=True)) == last["last"].to_dict()
