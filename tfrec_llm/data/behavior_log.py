@@ -14,7 +14,7 @@ from tfrec_llm.data.columns import LogColumns, check_columns, from_frame
 from tfrec_llm.data.feature_table import Catalogue, UserTable
 from tfrec_llm.data.id_index import dictionary_encode
 from tfrec_llm.data.reading import Paths, read_csv, read_parquet
-from tfrec_llm.data.row_numbers import renumber, stable_order
+from tfrec_llm.data.row_numbers import renumber, stable_order, take_rows
 from tfrec_llm.errors import DataError, MixedTypeError, NullValueError
 
 if TYPE_CHECKING:
@@ -373,7 +373,7 @@ class BehaviorLog:
             table = self.table.filter(pa.array(rows))
         else:
             rows = rows.astype(np.int64, casting="safe") if rows.size else rows.astype(np.int64)
-            table = self.table.take(pa.array(rows))
+            table = take_rows(self.table, rows)
         taken = BehaviorLog(
             table,
             catalogue=self.catalogue,

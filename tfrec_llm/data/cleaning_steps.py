@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrec_llm.data.behavior_log import BehaviorLog
+from tfrec_llm.data.columns import check_columns
 from tfrec_llm.data.id_index import dictionary_encode
+from tfrec_llm.data.row_numbers import take_rows
 from tfrec_llm.errors import DataError
 
 Duration = datetime.timedelta | np.timedelta64 | str | int | float
@@ -72,6 +74,7 @@ class DropDuplicates:
 
     def __call__(self, log: BehaviorLog) -> np.ndarray:
         names = list(self.columns or log.table.column_names)
+        check_columns(log.table.column_names, names, "log")
         # Rows that share none of these hashes have no equal. The few that do are compared.
         hashed = np.zeros(len(log), np.uint64)
         for name in [name for name in names if name in ("user", "item", "time")] or names[:1]:
@@ -83,10 +86,11 @@ class DropDuplicates:
         rows = np.flatnonzero(shared)
         kept = np.ones(len(log), bool)
         if rows.size:
-            chosen = pa.array(rows)
-            columns = [_comparable(log.column(name).take(chosen)) for name in names]
-            table = pa.table([*columns, chosen], names=[*map(str, range(len(names))), "row"])
-            groups = table.group_by([*map(str, range(len(names)))]).aggregate([("row", "min")])
+            compared = take_rows(log.table.select(names), rows)
+            columns = [_comparable(column) for column in compared.columns]
+            keys = [str(place) for place in range(len(names))]
+            table = pa.table([*columns, pa.array(rows)], names=[*keys, "row"])
+            groups = table.group_by(keys).aggregate([("row", "min")])
             kept[rows] = False
             kept[groups["row_min"].to_numpy()] = True
         return kept

@@ -1,5 +1,6 @@
 """Columns as they come, made into the columns and types that the library keeps."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,9 @@ class LogColumns:
         if self.label is not None:
             columns["label"] = number_column(table[self.label], self.label, pa.float32())
         for name in self.context_names:
-            columns[name] = table[name]
+            # Text comes in several layouts, by which two logs would not join.
+            text = is_text(table[name].type)
+            columns[name] = table[name].cast(pa.string()) if text else table[name]
         return pa.table(columns)
 
 
@@ -115,16 +118,20 @@ def from_frame(frame: Any, names: Sequence[str], *, id_names: Sequence[str], ids
     check_columns(list(frame.columns), names)
     columns = {}
     for name in names:
+        as_text = ids == "string" and name in id_names
         try:
             columns[name] = pa.Array.from_pandas(frame[name])
+            if as_text and isinstance(columns[name].type, pa.BaseExtensionType):
+                columns[name] = _objects_as_text(frame[name])
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            if ids == "string" and name in id_names:
+            if as_text:
                 columns[name] = _objects_as_text(frame[name])
             else:
-                cure = ' Pass ids="string" to read all as strings.' if name in id_names else ""
+                cure = 'Pass ids="string" to read all as strings.'
+                cure = cure if name in id_names else "Convert it to one type."
                 raise MixedTypeError(
                     f"Column {name!r} holds values of several types or of one that Arrow does "
-                    f"not know: {_kinds(frame[name])}.{cure}"
+                    f"not know: {_kinds(frame[name])}. {cure}"
                 ) from error
     return pa.table(columns)
 
@@ -190,7 +197,7 @@ def id_column(column: pa.ChunkedArray, name: str, ids: str | None = None) -> pa.
     if pa.types.is_floating(kind):
         whole = whole_numbers(column)
         if whole is None and ids is None:
-            raise DataError(f"Column {name!r} {_not_whole(column)}. Ids are whole. {cure}")
+            raise DataError(f"Column {name!r} holds {_not_whole(column)}. Ids are whole. {cure}")
         column = column if whole is None else whole
     elif pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         try:
@@ -202,7 +209,7 @@ def id_column(column: pa.ChunkedArray, name: str, ids: str | None = None) -> pa.
         raise DataError(f"Column {name!r} holds {kind}; ids are strings or integers. {cure}")
     try:
         return column.cast(pa.string()) if ids == "string" else column
-    except pa.ArrowNotImplementedError as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"Column {name!r} holds {kind}, which cannot become strings.") from error
 
 
@@ -244,7 +251,7 @@ def _not_whole(column: pa.ChunkedArray) -> str:
     first = float(values[bad[0]])
     large = abs(first) > _EXACT_FLOAT and np.isfinite(first)
     what = "floats too large to be exact" if large else "floats that are not whole"
-    return f"holds {bad.size:,} {what}, first {first} in row {bad[0]:,}"
+    return f"{what}: {bad.size:,} of {values.size:,}, first {first} in row {bad[0]:,}"
 
 
 def time_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -255,7 +262,7 @@ def time_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
     Raises:
         DataError: If a text is no time, a float is infinite or the type is no time.
-        MixedTypeError: If some texts have a time zone and others have none.
+        MixedTypeError: If texts are of several forms, such as with and without a time zone.
     """
     column = plain(column)
     kind = column.type
@@ -298,33 +305,32 @@ def _times_from_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         except pa.ArrowInvalid:
             continue
         return time_column(parsed, name)
-    bad, zoned, first = 0, 0, None
-    for row, text in enumerate(column.to_pylist()):  # on the way to an error: speed is no concern
-        if text is None or _is_time(text, TIMESTAMP):
-            continue
-        if _is_time(text, INSTANT):
-            zoned += 1
-            continue
-        bad += 1
-        first = (row, text) if first is None else first
-    if first is None:
-        raise MixedTypeError(
-            f"Column {name!r}: {zoned:,} of {len(column):,} times have a time zone, the others "
-            "none. Give all of them one."
+    # On the way to an error speed is no concern.
+    texts = column.to_pylist()
+    found = {row: _kind_of_time(text) for row, text in enumerate(texts) if text is not None}
+    bad = [row for row, kind in found.items() if kind is None]
+    if bad:
+        raise DataError(
+            f"Column {name!r}: {len(bad):,} of {len(texts):,} values are no times as ISO 8601 "
+            f"writes them, first {texts[bad[0]]!r} in row {bad[0]:,}. Convert the column, for "
+            "instance with pandas.to_datetime(column, format=...)."
         )
-    raise DataError(
-        f"Column {name!r}: {bad:,} of {len(column):,} values are no ISO 8601 times, first "
-        f"{first[1]!r} in row {first[0]:,}. Convert the column, for instance with "
-        "pandas.to_datetime(column, format=...)."
-    )
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in Counter(found.values()).items())
+    raise MixedTypeError(f"Column {name!r} mixes times of several forms: {counts}. Give all one.")
 
 
-def _is_time(text: str, kind: pa.DataType) -> bool:
-    try:
-        pa.scalar(text).cast(kind)
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _kind_of_time(text: str) -> str | None:
+    for kind, words in (
+        (pa.int64(), "numbers"),
+        (pa.timestamp("ns"), "without a time zone"),
+        (pa.timestamp("ns", tz="UTC"), "with a time zone"),
+    ):
+        try:
+            pa.scalar(text).cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return words
+    return None
 
 
 def text_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -352,6 +358,8 @@ def number_column(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.C
         return pa.chunked_array([pa.nulls(len(column), kind)])
     if not _is_number(column.type) and not is_text(column.type):
         raise DataError(f"Column {name!r} holds {column.type}, which are no numbers.")
+    if pa.types.is_integer(column.type):
+        return column.cast(kind, safe=pa.types.is_integer(kind))
     try:
         numbers = without_nan(column.cast(pa.float64()))
     except pa.ArrowInvalid as error:

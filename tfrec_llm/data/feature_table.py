@@ -233,8 +233,8 @@ class FeatureTable:
         """
         asked = self._index.as_own_type(ids)
         rows = self._index.positions(asked)
-        found = self.table.drop_columns([self.key]).take(pa.array(rows, mask=rows < 0))
-        return found.add_column(0, self.key, asked)
+        found = self.table.take(pa.array(rows, mask=rows < 0))
+        return found.set_column(0, self.key, asked)
 
     def describe(self, ids: Any, *, columns: Sequence[str] | None = None) -> Any:
         """Says in words what is known, for people to read.

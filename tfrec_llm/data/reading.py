@@ -210,6 +210,8 @@ def _header(file: Path, delimiter: str, encoding: str) -> list[str]:
     line = next(iter(text.removeprefix("\ufeff").splitlines()), "")
     if not line:
         raise DataFileError(f"{file} has no header line; a CSV file begins with column names.")
+    if "\0" in line:
+        raise DataFileError(f"{file} is no CSV file: it holds no text in the encoding {encoding}.")
     return next(csv.reader([line], delimiter=delimiter))
 
 

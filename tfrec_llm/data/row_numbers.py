@@ -1,7 +1,11 @@
-"""Numbers of users and items a row, renumbered and sorted in linear time."""
+"""Rows of a table: numbered, sorted and taken in linear time."""
 
 import numpy as np
 import pyarrow as pa
+
+from tfrec_llm.data.id_index import dictionary_encode
+
+_PIECE = 4 << 20
 
 
 def renumber(codes: np.ndarray, values: pa.Array) -> tuple[np.ndarray, pa.Array]:
@@ -44,3 +48,25 @@ def stable_order(codes: np.ndarray, count: int) -> np.ndarray:
         high = (codes >> 16).astype(np.uint16 if count <= 1 << 32 else np.int64)
         order = order[np.argsort(high[order], kind="stable")]
     return order
+
+
+def take_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Returns rows of a table by their numbers, also where a column has over 2 GB of text.
+
+    Raises:
+        IndexError: If a row is not there.
+    """
+    try:
+        return table.take(pa.array(rows))
+    except pa.ArrowInvalid:  # Arrow joins a column's chunks, and a string's offsets end at 2 GB.
+        columns = {name: _take_pieces(table[name], rows) for name in table.column_names}
+        return pa.table(columns)
+
+
+def _take_pieces(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    if not pa.types.is_string(column.type):
+        return column.take(pa.array(rows))
+    codes, values = dictionary_encode(column)
+    codes = codes[rows]
+    pieces = [codes[start : start + _PIECE] for start in range(0, len(codes), _PIECE)]
+    return pa.chunked_array([values.take(pa.array(p, mask=p < 0)) for p in pieces], column.type)
