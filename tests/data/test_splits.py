@@ -137,6 +137,8 @@ def test_moments_cut_the_log_and_equal_times_stay_together():
 def test_shares_are_met_as_nearly_as_ties_permit():
     split = temporal_split(random_log(seed=1, ties=False, rows=1000), valid=0.2, test=0.1)
     assert [len(part) for part in (split.train, split.valid, split.test)] == [700, 200, 100]
+    split = temporal_split(random_log(seed=1, ties=False), valid=1e-9, test=1e-9)
+    assert [len(part) for part in (split.train, split.valid, split.test)] == [598, 1, 1]
     split = temporal_split(random_log(seed=1), valid=0.2, test=0.2)
     assert split.train.times().max() < split.valid.times().min()
     assert split.valid.times().max() < split.test.times().min()
@@ -158,6 +160,14 @@ def test_moments_are_given_as_dates_of_any_kind(convert):
     split = temporal_split(log, valid_from=convert(4), test_from=convert(5))
     assert split.train.item.to_pylist() == ["A", "B", "C"]
     assert split.test.item.to_pylist() == ["E", "F"]
+
+
+def test_moments_between_fractional_times_cut_them():
+    frame = pd.DataFrame({"user": 1, "item": list("ABCD"), "time": [0.5, 1.25, 1.75, 3.0]})
+    split = temporal_split(BehaviorLog.from_pandas(frame), valid_from=1.25, test_from=2)
+    assert split.valid.item.to_pylist() == ["B", "C"]
+    whole = BehaviorLog.from_pandas(frame.assign(time=[1, 2, 3, 4]))
+    assert temporal_split(whole, valid_from=1.5, test_from=3.5).valid.item.to_pylist() == ["B", "C"]
 
 
 def test_cuts_that_make_no_sense_are_errors():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import importlib.resources
 import json
 import lzma
 import os
@@ -105,9 +104,7 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> BehaviorLo
     if info.embedded:
         if path is not None:
             raise ValueError(f"{name!r} comes with the package and is not read from a path.")
-        folder = importlib.resources.files("tfrec_llm.data") / "files"
-        with importlib.resources.as_file(folder) as files:
-            return read(files / f"{name}.parquet")
+        return read(Path(__file__).with_name("files") / f"{name}.parquet")
     return read(_find(info, path))
 
 

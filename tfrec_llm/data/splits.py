@@ -114,8 +114,10 @@ def temporal_split(
     if valid_from is None:
         _check_shares(valid, test)
         ascending = np.sort(times)
-        first = ascending[int(len(log) * (1 - valid - test))]
-        second = ascending[int(len(log) * (1 - test))]
+        tested = max(1, round(len(log) * test))
+        validated = max(1, round(len(log) * valid))
+        first = ascending[max(0, len(log) - tested - validated)]
+        second = ascending[len(log) - tested]
     else:
         first = _moment(log, "valid_from", valid_from)
         second = _moment(log, "test_from", test_from)
