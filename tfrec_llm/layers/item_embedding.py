@@ -1,0 +1,76 @@
+"""Vectors of items by their index."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tfrec_llm")
+class ItemEmbedding(keras.layers.Layer):
+    """A trained vector for each item: `g_i = E[i]`.
+
+    Args:
+        vocab_size: Number of indexes, the reserved ones included.
+        emb_dim: Width of a vector.
+        embeddings_initializer: Initializer of the table.
+
+    Call arguments:
+        items: Integer tensor of any shape, `0 <= items < vocab_size`.
+
+    Returns:
+        Float tensor of the shape of `items` with `emb_dim` behind it.
+
+    Raises:
+        ValueError: If a size is not positive, or the items are not integers.
+
+    Example:
+        >>> item_embedding = ItemEmbedding(vocab_size=100, emb_dim=8)
+        >>> tuple(item_embedding(keras.ops.array([[3, 4, 5]])).shape)
+        (1, 3, 8)
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        emb_dim: int,
+        *,
+        embeddings_initializer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if vocab_size < 1 or emb_dim < 1:
+            raise ValueError(
+                f"vocab_size and emb_dim must be positive, got {vocab_size} and {emb_dim}."
+            )
+        self.vocab_size = vocab_size
+        self.emb_dim = emb_dim
+        self.embeddings_initializer = keras.initializers.get(
+            embeddings_initializer or keras.initializers.TruncatedNormal(stddev=0.02)
+        )
+
+    def build(self, items_shape=None):
+        self.table = self.add_weight(
+            shape=(self.vocab_size, self.emb_dim),
+            initializer=self.embeddings_initializer,
+            name="table",
+        )
+        super().build(items_shape)
+
+    def call(self, items):
+        if "int" not in str(items.dtype):
+            items = ops.cast(items, "int32")
+        return ops.take(self.table, items, axis=0)
+
+    def compute_output_shape(self, items_shape):
+        return (*items_shape, self.emb_dim)
+
+    def compute_output_spec(self, items):
+        return keras.KerasTensor((*items.shape, self.emb_dim), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "vocab_size": self.vocab_size,
+            "emb_dim": self.emb_dim,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+        }

@@ -1,0 +1,136 @@
+"""One Transformer block."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfrec_llm.layers.feed_forward import FeedForward
+from tfrec_llm.layers.gated_residual import GatedResidual
+from tfrec_llm.layers.self_attention import SelfAttention
+
+BLOCKS = ("pre_norm", "gated")
+
+
+@keras.saving.register_keras_serializable(package="tfrec_llm")
+class TransformerBlock(keras.layers.Layer):
+    """Self-attention and feed-forward, each normalised before and added after.
+
+    `"pre_norm"` is `x + sublayer(norm(x))` with GELU; `"gated"` is
+    `x + sigmoid(W x) * sublayer(norm(x))` with SwiGLU, which gained 7 % hit
+    rate on MovieLens-1M in the eSASRec study and keeps deep stacks trainable.
+
+    Args:
+        num_heads: Number of attention heads.
+        hid_dim: Width of the feed-forward sublayer; None stands for four
+            times the width of the input.
+        block: `"pre_norm"` or `"gated"`.
+        dropout: Share of each sublayer's outputs dropped in training.
+        attention_dropout: Share of attention weights dropped in training.
+        rotary: Whether attention uses rotary positions.
+        kernel_initializer: Initializer of all kernels.
+
+    Call arguments:
+        x: Float tensor `[rows, length, emb_dim]`.
+        mask: See `SelfAttention`.
+        positions: See `SelfAttention`.
+
+    Returns:
+        Float tensor `[rows, length, emb_dim]`.
+
+    Raises:
+        ValueError: If `block` is neither of the two.
+
+    Example:
+        >>> tuple(TransformerBlock(num_heads=2, block="gated")(keras.ops.ones((2, 5, 8))).shape)
+        (2, 5, 8)
+
+    Reference:
+        eSASRec, https://arxiv.org/abs/2508.06450
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        hid_dim: int | None = None,
+        block: str = "pre_norm",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        rotary: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if block not in BLOCKS:
+            raise ValueError(f"block must be one of {BLOCKS}, got {block!r}.")
+        self.num_heads = num_heads
+        self.hid_dim = hid_dim
+        self.block = block
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.rotary = rotary
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, x_shape):
+        policy = self.dtype_policy
+        gated = self.block == "gated"
+        self.attention_norm = _norm(policy, "attention_norm")
+        self.attention = SelfAttention(
+            self.num_heads,
+            dropout=self.attention_dropout,
+            rotary=self.rotary,
+            kernel_initializer=self.kernel_initializer.clone(),
+            dtype=policy,
+            name="attention",
+        )
+        self.feed_forward_norm = _norm(policy, "feed_forward_norm")
+        self.feed_forward = FeedForward(
+            self.hid_dim,
+            activation="swiglu" if gated else "gelu",
+            kernel_initializer=self.kernel_initializer.clone(),
+            dtype=policy,
+            name="feed_forward",
+        )
+        if gated:
+            self.attention_add = GatedResidual(dtype=policy, name="attention_add")
+            self.attention_add.build(x_shape)
+            self.feed_forward_add = GatedResidual(dtype=policy, name="feed_forward_add")
+            self.feed_forward_add.build(x_shape)
+        else:
+            self.attention_add = self.feed_forward_add = ops.add
+        self.drop = keras.layers.Dropout(self.dropout, dtype=policy, name="drop")
+        for layer in (
+            self.attention_norm,
+            self.attention,
+            self.feed_forward_norm,
+            self.feed_forward,
+        ):
+            layer.build(x_shape)
+        super().build(x_shape)
+
+    def call(self, x, mask=None, positions=None, training=None):
+        attended = self.attention(
+            self.attention_norm(x), mask=mask, positions=positions, training=training
+        )
+        x = self.attention_add(x, self.drop(attended, training=training))
+        fed = self.feed_forward(self.feed_forward_norm(x))
+        return self.feed_forward_add(x, self.drop(fed, training=training))
+
+    def compute_output_shape(self, x_shape, *args, **kwargs):
+        return x_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "num_heads": self.num_heads,
+            "hid_dim": self.hid_dim,
+            "block": self.block,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "rotary": self.rotary,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+def _norm(policy, name):
+    return keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=name)

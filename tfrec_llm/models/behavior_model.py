@@ -1,0 +1,128 @@
+"""What the pre-training models share."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfrec_llm.data.vocabulary import NUM_RESERVED
+from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
+from tfrec_llm.losses.catalog_loss import CatalogLoss
+from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at, newest_hidden
+
+
+class BehaviorModel(keras.Model):
+    """Template of models that predict items from histories.
+
+    With `target_positions` in the batch, as training batches have them, a
+    call gives the hidden states there, and the loss scores these against the
+    item table in chunks. Without, it gives the scores of the whole catalogue
+    for the behaviour after each row's newest: what `predict` returns.
+
+    Args:
+        encoder: The `BehaviorEncoder` to train.
+        tie_embeddings: Whether items are scored by the vectors they are read
+            with. False trains a second table.
+
+    Call arguments:
+        inputs: Batch, see `BehaviorEncoder`, with `target_positions`
+            `[rows, targets]` in training.
+
+    Returns:
+        Float tensor `[rows, targets, emb_dim]` or float32 `[rows, vocab_size]`.
+    """
+
+    def __init__(self, encoder: BehaviorEncoder, *, tie_embeddings: bool = True, **kwargs: Any):
+        # The encoder may compute in half precision; scores stay in float32, or many items tie.
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.tie_embeddings = tie_embeddings
+
+    @property
+    def table(self):
+        """Float variable `[vocab_size, emb_dim]` that items are scored by."""
+        return self.encoder.item_embedding.table if self.tie_embeddings else self.output_table
+
+    def build(self, inputs_shape=None):
+        if not self.encoder.built:
+            self.encoder.build(inputs_shape)
+        if not self.tie_embeddings:
+            self.output_table = self.add_weight(
+                shape=(self.encoder.vocab_size, self.encoder.emb_dim),
+                initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+                name="output_table",
+            )
+        self.built = True
+
+    def compile(self, optimizer: Any = "adam", loss: CatalogLoss | None = None, **kwargs: Any):
+        """Configures training; takes what `keras.Model.compile` takes.
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            loss: A `CatalogLoss`; None stands for `CatalogCrossEntropy()`.
+            **kwargs: As in `keras.Model.compile`.
+
+        Raises:
+            ValueError: If the loss is no `CatalogLoss`, or metrics are given:
+                they would see hidden states. Use
+                `tfrec_llm.evaluation.RankingEvaluation` for ranking metrics.
+        """
+        loss = CatalogCrossEntropy() if loss is None else loss
+        if not isinstance(loss, CatalogLoss):
+            raise ValueError(
+                f"The loss must be a CatalogLoss such as CatalogCrossEntropy(), got {loss!r}: "
+                "the model hands it hidden states and the item table."
+            )
+        if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
+            raise ValueError(
+                "Keras metrics would see hidden states here. Pass the callback "
+                "tfrec_llm.evaluation.RankingEvaluation to fit() for ranking metrics."
+            )
+        if self.encoder.dtype_policy.name == "mixed_float16":
+            optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.get(optimizer))
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        # Tracked here, so that a sampled loss draws anew at every step on every backend.
+        self._loss_seed = getattr(loss, "seed_generator", None)
+
+    def call(self, inputs, training=None):
+        hidden = self.encoder(inputs, training=training)
+        if "target_positions" in inputs:
+            return hidden_at(hidden, inputs["target_positions"])
+        return self.scores(newest_hidden(hidden, inputs))
+
+    def scores(self, hidden):
+        """Returns float32 scores `[rows, vocab_size]` of hidden states `[rows, emb_dim]`."""
+        return ops.matmul(ops.cast(hidden, "float32"), ops.transpose(self.table))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        weights = ops.cast(ops.cast(y, "int32") >= NUM_RESERVED, "float32")
+        if sample_weight is not None:
+            weights = weights * ops.cast(sample_weight, "float32")
+        loss = self.loss(y, y_pred, self.table, weights, first_item=NUM_RESERVED)
+        for extra in self.losses:
+            loss = loss + ops.cast(extra, loss.dtype)
+        return loss
+
+    def compute_output_spec(self, inputs, training=None):
+        rows = inputs["items"].shape[0]
+        if "target_positions" in inputs:
+            targets = inputs["target_positions"].shape[1]
+            return keras.KerasTensor(
+                (rows, targets, self.encoder.emb_dim), dtype=self.encoder.compute_dtype
+            )
+        return keras.KerasTensor((rows, self.encoder.vocab_size), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "tie_embeddings": self.tie_embeddings,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["encoder"] = keras.saving.deserialize_keras_object(
+            config["encoder"], custom_objects=custom_objects
+        )
+        return cls(**config)
