@@ -21,7 +21,7 @@ _NAMES = {
     "train_epoch": "training",
     "train_step": "training",
 }
-__all__ = [*_PACKAGES, *_NAMES]  # noqa: PLE0604
+__all__ = [*_PACKAGES, *_NAMES]
 
 
 def __getattr__(name: str) -> Any:

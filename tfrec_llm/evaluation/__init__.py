@@ -7,6 +7,7 @@ _MODULES = {
     "Comparison": "comparison",
     "Difference": "comparison",
     "EvaluatedUsers": "report",
+    "ModelScorer": "model_scorer",
     "Ranking": "protocol",
     "RankingEvaluation": "callback",
     "RankingTask": "protocol",

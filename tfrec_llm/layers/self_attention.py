@@ -23,7 +23,7 @@ class SelfAttention(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor `[rows, length, emb_dim]`.
-        mask: Float tensor that broadcasts to `[rows, num_heads, length,
+        attention_mask: Float tensor that broadcasts to `[rows, num_heads, length,
             length]`: 0 where a query may look, strongly negative elsewhere.
         positions: Integer tensor `[rows, length]`, needed when `rotary`.
 
@@ -76,7 +76,7 @@ class SelfAttention(keras.layers.Layer):
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         super().build(x_shape)
 
-    def call(self, x, mask=None, positions=None, training=None):
+    def call(self, x, attention_mask=None, positions=None, training=None):
         _, length, width = x.shape
         length = ops.shape(x)[1] if length is None else length
         heads = ops.reshape(self.project_in(x), (-1, length, 3, self.num_heads, self.head_dim))
@@ -85,8 +85,8 @@ class SelfAttention(keras.layers.Layer):
             query, key = rotate(query, positions), rotate(key, positions)
         query = query * ops.cast(self.head_dim**-0.5, query.dtype)
         logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        if mask is not None:
-            logits = logits + ops.cast(mask, logits.dtype)
+        if attention_mask is not None:
+            logits = logits + ops.cast(attention_mask, logits.dtype)
         weights = self.drop(ops.softmax(logits, axis=-1), training=training)
         mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         return self.project_out(ops.reshape(mixed, (-1, length, width)))

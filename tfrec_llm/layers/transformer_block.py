@@ -32,7 +32,7 @@ class TransformerBlock(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor `[rows, length, emb_dim]`.
-        mask: See `SelfAttention`.
+        attention_mask: See `SelfAttention`.
         positions: See `SelfAttention`.
 
     Returns:
@@ -109,9 +109,12 @@ class TransformerBlock(keras.layers.Layer):
             layer.build(x_shape)
         super().build(x_shape)
 
-    def call(self, x, mask=None, positions=None, training=None):
+    def call(self, x, attention_mask=None, positions=None, training=None):
         attended = self.attention(
-            self.attention_norm(x), mask=mask, positions=positions, training=training
+            self.attention_norm(x),
+            attention_mask=attention_mask,
+            positions=positions,
+            training=training,
         )
         x = self.attention_add(x, self.drop(attended, training=training))
         fed = self.feed_forward(self.feed_forward_norm(x))

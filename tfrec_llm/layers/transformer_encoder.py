@@ -128,7 +128,7 @@ class TransformerEncoder(keras.layers.Layer):
         x = self.drop(x, training=training)
         mask = self._mask(segments, length, x.dtype)
         for block in self.blocks:
-            x = block(x, mask=mask, positions=positions, training=training)
+            x = block(x, attention_mask=mask, positions=positions, training=training)
         return self.norm(x)
 
     def compute_output_shape(self, x_shape, *args, **kwargs):

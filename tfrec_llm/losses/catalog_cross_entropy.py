@@ -1,5 +1,6 @@
 """Cross-entropy over a whole catalogue, in chunks of positions."""
 
+import itertools
 from typing import Any
 
 import keras
@@ -66,7 +67,7 @@ class CatalogCrossEntropy(CatalogLoss):
             work = table if table.dtype == hidden.dtype else ops.cast(table, hidden.dtype)
             transposed = ops.transpose(work)
             loss, hidden_parts, table_gradient = 0.0, [], 0.0
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            for start, stop in itertools.pairwise(bounds):
                 part, weight, target = hidden[start:stop], weights[start:stop], targets[start:stop]
                 logits = ops.cast(ops.matmul(part, transposed), "float32")
                 top = ops.max(logits, axis=-1, keepdims=True)

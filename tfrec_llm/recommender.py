@@ -1,0 +1,481 @@
+"""The short way: a behaviour log in, recommendations out."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+import numpy as np
+
+from tfrec_llm import baselines
+from tfrec_llm.data.batches import PackedBatches
+from tfrec_llm.data.behavior_log import BehaviorLog
+from tfrec_llm.data.objectives import objective_by_name
+from tfrec_llm.data.sequences import UserSequences
+from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
+from tfrec_llm.errors import NotFittedError
+from tfrec_llm.evaluation.callback import RankingEvaluation
+from tfrec_llm.evaluation.comparison import Comparison, compare
+from tfrec_llm.evaluation.model_scorer import model_scores, similarities
+from tfrec_llm.evaluation.scorer import Scorer
+from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
+from tfrec_llm.losses.catalog_loss import CatalogLoss
+from tfrec_llm.losses.sampled_cross_entropy import SampledCrossEntropy
+from tfrec_llm.metrics.top_k import top_k
+from tfrec_llm.models.behavior_encoder import BehaviorEncoder
+from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
+from tfrec_llm.models.next_behavior_model import NextBehaviorModel
+from tfrec_llm.saved_recommender import read_recommender, write_recommender
+from tfrec_llm.training.checkpoint import TrainingCheckpoint
+from tfrec_llm.training.precision import fast_precision
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_MODELS = {"next": NextBehaviorModel, "masked": MaskedBehaviorModel}
+_LOSSES = {"catalog": CatalogCrossEntropy, "sampled": SampledCrossEntropy}
+
+
+class Recommender(Scorer):
+    """Trains a behaviour model on a log, evaluates it and recommends.
+
+    Args:
+        objective: `"next"` (every behaviour predicts the one after it) or
+            `"masked"` (hidden behaviours are predicted from both sides).
+        emb_dim: Width of item vectors and hidden states.
+        num_layers: Number of Transformer blocks.
+        num_heads: Number of attention heads.
+        max_length: Newest behaviours of a user that are read.
+        dropout: Share of inputs and sublayer outputs dropped in training.
+        loss: `"catalog"` (full softmax), `"sampled"` (256 shared negatives,
+            for catalogues of a hundred thousand items and more) or a
+            `CatalogLoss`.
+        learning_rate: Of Adam.
+        batch_size: Packed rows a step; None takes about 4,096 behaviours.
+        min_count: Items that occur less often become unknown.
+        tie_embeddings: Whether items are scored by the vectors they are read
+            with.
+        precision: Keras dtype policy of training; `"auto"` takes bfloat16
+            where the hardware multiplies it. Scores are always float32.
+        seed: Of weights, packing, masks and dropout. `fit` sets Keras'
+            global seed to it.
+        objective_options: Of the objective, such as `{"mask_rate": 0.3}`.
+        **encoder_options: Further options of `BehaviorEncoder`, such as
+            `block="gated"` or `position_encoding="rotary"`.
+
+    Attributes:
+        model: The Keras model, in float32.
+        vocabulary: The items and their indexes.
+        histories: What the users of `fit`'s logs did.
+        catalogue: The log's catalogue, if it had one.
+        curve: A dict an epoch: loss, metrics, seconds.
+
+    Example:
+        >>> split = tfrec_llm.data.leave_last_out(tfrec_llm.data.ShopSimulator(80, 30).simulate())
+        >>> rec = Recommender(emb_dim=16, num_layers=1).fit(split.train, epochs=1, verbose=0)
+        >>> len(rec.recommend(users=rec.histories.user_ids[:2], k=3))
+        6
+
+    Reference:
+        SASRec, https://arxiv.org/abs/1808.09781;
+        BERT4Rec, https://arxiv.org/abs/1904.06690
+    """
+
+    def __init__(
+        self,
+        objective: Literal["next", "masked"] = "next",
+        *,
+        emb_dim: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        max_length: int = 200,
+        dropout: float = 0.2,
+        loss: str | CatalogLoss = "catalog",
+        learning_rate: float = 1e-3,
+        batch_size: int | None = None,
+        min_count: int = 1,
+        tie_embeddings: bool = True,
+        precision: str = "auto",
+        seed: int = 0,
+        objective_options: dict[str, Any] | None = None,
+        **encoder_options: Any,
+    ):
+        if isinstance(loss, str) and loss not in _LOSSES:
+            raise ValueError(
+                f"loss must be one of {sorted(_LOSSES)} or a CatalogLoss, got {loss!r}."
+            )
+        self.objective = objective
+        self.loss = loss
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.min_count = min_count
+        self.tie_embeddings = tie_embeddings
+        self.precision = precision
+        self.seed = seed
+        self.objective_options = dict(objective_options or {})
+        self.encoder_options = {
+            "emb_dim": emb_dim,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "max_length": max_length,
+            "dropout": dropout,
+            **encoder_options,
+        }
+        objective_by_name(objective, **self.objective_options)
+        # Made once for nothing, so that a misspelt or unfitting option is told here, not in fit.
+        self._make_model(NUM_RESERVED + 1, num_behaviors=0, precision="float32")
+        self.model: Any = None
+        self.curve: list[dict[str, float]] = []
+        self._train: BehaviorLog | None = None
+
+    def fit(
+        self,
+        log: BehaviorLog,
+        *,
+        validation: BehaviorLog | None = None,
+        epochs: int = 50,
+        patience: int = 10,
+        metric: str = "ndcg@10",
+        filter_seen: bool = True,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: Any = "auto",
+    ) -> "Recommender":
+        """Trains on a log; with `validation`, the best epoch's weights are kept.
+
+        Args:
+            log: Behaviours to learn from.
+            validation: Held-out behaviours, such as `split.valid`.
+            epochs: Most epochs.
+            patience: Epochs without a better `metric` after which it stops.
+            metric: What `validation` is judged by: hr, ndcg, mrr, recall,
+                precision or map, `@` a length.
+            filter_seen: Whether the items of a user's history leave the
+                ranking of `validation`.
+            warm_start: Whether to go on from the weights there are; items
+                that are new in `log` join the vocabulary.
+            checkpoint: File that an interrupted training resumes from; it is
+                written after every epoch and removed at the end.
+            callbacks: Further Keras callbacks; `val_ndcg@10` and the like are
+                in their logs.
+            verbose: As in `keras.Model.fit`.
+
+        Returns:
+            Itself.
+
+        Raises:
+            EmptyLogError: If there is nothing to learn from.
+            NullValueError: If a row lacks its user, item or time.
+            SavedModelError: If `checkpoint` is of another training.
+        """
+        log.require_complete()
+        keras.utils.set_random_seed(self.seed)
+        if warm_start and self.model is not None:
+            self.extend(log.item)
+        else:
+            self.vocabulary = Vocabulary.fit(log.item, min_count=self.min_count)
+            self.model = None
+        sequences = UserSequences.from_log(log, self.vocabulary, behaviors=self._kinds())
+        batches = PackedBatches(
+            sequences,
+            objective_by_name(self.objective, **self.objective_options),
+            max_length=self.encoder_options["max_length"],
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        if self.model is None:
+            self.model = self._make_model(
+                self.vocabulary.size, len(sequences.behavior_vocabulary), "float32"
+            )
+        self.histories, self.catalogue, self._train = sequences, log.catalogue, log
+        self._train_model(
+            batches,
+            validation,
+            epochs=epochs,
+            patience=patience,
+            metric=metric,
+            filter_seen=filter_seen,
+            checkpoint=checkpoint,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+        if validation is not None:
+            self.histories = self.sequences(log.concat(validation))
+        return self
+
+    def score(self, sequences: UserSequences) -> np.ndarray:
+        self._require_fitted()
+        return model_scores(self.model, self.vocabulary, sequences)
+
+    def compare(
+        self,
+        log: BehaviorLog,
+        *,
+        scorers: dict[str, Scorer] | None = None,
+        train: BehaviorLog | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Evaluates the model beside the floors that it must beat to be worth its price.
+
+        Args:
+            log: Held-out behaviours, such as `split.test`.
+            scorers: What to compare with, by name; None for popularity,
+                last-item Markov chain and sequential rules.
+            train: What the floors are fitted on; needed after `load` only.
+            **options: As in `evaluate`: `k`, `filter_seen`, ...
+        """
+        self._require_fitted()
+        train = self._train if train is None else train
+        if scorers is None:
+            if train is None:
+                raise NotFittedError(
+                    "A loaded recommender does not hold its training log: pass train=, which the "
+                    "floors are fitted on."
+                )
+            scorers = {
+                "popularity": baselines.Popularity(),
+                "Markov chain": baselines.MarkovChain(),
+                "sequential rules": baselines.SequentialRules(),
+            }
+            for floor in scorers.values():
+                floor.fit(train, vocabulary=self.vocabulary)
+        return compare({**scorers, f"{self.objective} behaviour": self}, log, **options)
+
+    def similar_items(self, items: Sequence[Any], *, k: int = 10) -> "pd.DataFrame":
+        """Returns the items whose vectors point most nearly the same way.
+
+        Args:
+            items: Raw ids.
+            k: Similar items of each.
+
+        Returns:
+            Columns item, rank (from 1), similar, score (cosine, -1..1).
+
+        Raises:
+            UnknownItemError: If an item is not in the vocabulary.
+        """
+        import pandas as pd
+
+        self._require_fitted()
+        indexes = self.vocabulary.encode(items)
+        vectors = keras.ops.convert_to_numpy(self.model.table)
+        scores = similarities(vectors, indexes)
+        scores[:, :NUM_RESERVED] = -np.inf
+        scores[np.arange(len(indexes)), indexes] = -np.inf
+        best = top_k(scores, min(k, len(self.vocabulary) - 1))
+        return pd.DataFrame(
+            {
+                "item": np.repeat(np.asarray(self.vocabulary.decode(indexes)), best.shape[1]),
+                "rank": np.tile(np.arange(1, best.shape[1] + 1), len(indexes)),
+                "similar": self.vocabulary.decode(best.reshape(-1)),
+                "score": np.take_along_axis(scores, best, axis=1).reshape(-1),
+            }
+        )
+
+    def extend(self, items: Any) -> "Recommender":
+        """Adds new items to the vocabulary; the scores of the old ones stay as they are.
+
+        A new item starts as the mean of all item vectors, a middling item,
+        until `fit(..., warm_start=True)` learns more of it.
+
+        Args:
+            items: Raw ids; those known already change nothing.
+
+        Returns:
+            Itself.
+        """
+        self._require_fitted()
+        vocabulary = self.vocabulary.extend(items)
+        if vocabulary.size == self.vocabulary.size:
+            return self
+        old = self.model
+        self.model = self._make_model(vocabulary.size, old.encoder.num_behaviors, "float32")
+        for old_weight, new_weight in zip(old.weights, self.model.weights, strict=True):
+            values = keras.ops.convert_to_numpy(old_weight)
+            if old_weight.shape != new_weight.shape:
+                mean = values[NUM_RESERVED:].mean(axis=0, keepdims=True)
+                added = np.repeat(mean, new_weight.shape[0] - len(values), axis=0)
+                values = np.concatenate([values, added])
+            new_weight.assign(values)
+        self.vocabulary = vocabulary
+        return self
+
+    def plot_curve(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+        """Draws loss and validation metrics over the epochs.
+
+        Args:
+            path: Where to save the picture; its ending gives the format.
+        """
+        from tfrec_llm.evaluation.curve import plot_curve
+
+        self._require_fitted()
+        return plot_curve(self.curve, path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves everything that `load` needs into a folder, whole or not at all.
+
+        Args:
+            path: The folder; one that is there is replaced when the new one
+                is complete.
+
+        Raises:
+            SavedModelError: If it cannot be written, for instance on a full
+                disk. What was at `path` stays.
+        """
+        self._require_fitted()
+        write_recommender(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Recommender":
+        """Loads what `save` wrote; scores are equal.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            SavedModelError: If a file is missing or damaged; it says which.
+        """
+        saved = read_recommender(Path(path))
+        config = dict(saved.config)
+        if isinstance(config["loss"], dict):
+            config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
+        recommender = cls(**config)
+        recommender.vocabulary = saved.vocabulary
+        recommender.model = saved.model
+        recommender.histories = saved.histories
+        recommender.catalogue = saved.catalogue
+        recommender.curve = saved.curve
+        return recommender
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make a recommender like this one, JSON-able."""
+        loss = self.loss
+        return {
+            "objective": self.objective,
+            "loss": loss if isinstance(loss, str) else keras.saving.serialize_keras_object(loss),
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+            "min_count": self.min_count,
+            "tie_embeddings": self.tie_embeddings,
+            "precision": self.precision,
+            "seed": self.seed,
+            "objective_options": self.objective_options,
+            **self.encoder_options,
+        }
+
+    def __repr__(self) -> str:
+        fitted = "not fitted" if self.model is None else f"{len(self.vocabulary)} items"
+        return f"<Recommender {self.objective} behaviour, {fitted}>"
+
+    def _make_model(self, vocab_size: int, num_behaviors: int, precision: str) -> Any:
+        encoder = BehaviorEncoder(
+            vocab_size, num_behaviors=num_behaviors, dtype=precision, **self.encoder_options
+        )
+        model = _MODELS[self.objective](encoder, tie_embeddings=self.tie_embeddings)
+        model.build()
+        return model
+
+    def _train_model(
+        self,
+        batches: PackedBatches,
+        validation: BehaviorLog | None,
+        *,
+        epochs: int,
+        patience: int,
+        metric: str,
+        filter_seen: bool,
+        checkpoint: str | os.PathLike[str] | None,
+        callbacks: Sequence[keras.callbacks.Callback],
+        verbose: Any,
+    ) -> None:
+        precision = fast_precision() if self.precision == "auto" else self.precision
+        # Half precision trains a twin; its weights are copied for scores in float32.
+        trained = self.model
+        if precision != "float32":
+            trained = self._make_model(
+                self.vocabulary.size, self.model.encoder.num_behaviors, precision
+            )
+            trained.set_weights(self.model.get_weights())
+        trained.compile(keras.optimizers.Adam(self.learning_rate), loss=self._loss())
+        copy = _CopyWeights(trained, self.model)
+        # In order: each may read what those before it wrote into the logs.
+        watching: list[keras.callbacks.Callback] = [_Clock(), copy]
+        stopping = None
+        if validation is not None:
+            name, _, length = metric.partition("@")
+            watching.append(
+                RankingEvaluation(
+                    self,
+                    validation,
+                    k=int(length or 10),
+                    filter_seen=filter_seen,
+                    metrics=tuple({"hr": 0, "ndcg": 0, name: 0}),
+                )
+            )
+            stopping = keras.callbacks.EarlyStopping(
+                monitor=f"val_{metric}", mode="max", patience=patience, restore_best_weights=True
+            )
+            watching.append(stopping)
+        self.curve = []
+        first_epoch = 0
+        if checkpoint is not None:
+            run = self.get_config() | {"behaviors": batches.num_behaviors, "metric": metric}
+            kept = TrainingCheckpoint(checkpoint, run=run, early_stopping=stopping)
+            first_epoch = kept.restore(trained)
+            watching.append(kept)
+            self.curve = list(kept.curve)
+        batches.set_epoch(first_epoch)
+        history = trained.fit(
+            batches,
+            epochs=epochs,
+            initial_epoch=first_epoch,
+            callbacks=[*watching, *callbacks],
+            verbose=verbose,
+        )
+        copy.on_train_end()
+        for index, epoch in enumerate(history.epoch):
+            values = {name: float(series[index]) for name, series in history.history.items()}
+            self.curve.append({"epoch": epoch, **values})
+
+    def _loss(self) -> CatalogLoss:
+        if isinstance(self.loss, CatalogLoss):
+            return self.loss
+        options = {"seed": self.seed} if self.loss == "sampled" else {}
+        return _LOSSES[self.loss](**options)
+
+    def _kinds(self) -> tuple[str, ...] | None:
+        """The kinds of behaviour that the model there is numbers, or None for the log's own."""
+        return None if self.model is None else self.histories.behavior_vocabulary or None
+
+    def _require_fitted(self) -> None:
+        if self.model is None:
+            raise NotFittedError("This Recommender is not fitted: call fit() or load().")
+
+
+class _CopyWeights(keras.callbacks.Callback):
+    """Brings the scoring model up to the trained one."""
+
+    def __init__(self, trained: Any, scoring: Any):
+        super().__init__()
+        self.trained, self.scoring = trained, scoring
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.on_train_end()
+
+    def on_train_end(self, logs=None):
+        if self.trained is not self.scoring:
+            self.scoring.set_weights(self.trained.get_weights())
+
+
+class _Clock(keras.callbacks.Callback):
+    """Adds the seconds of training to an epoch's logs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.perf_counter() - self._begin
