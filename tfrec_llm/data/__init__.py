@@ -9,6 +9,8 @@ from typing import Any
 
 _MODULES = {
     "BehaviorLog": "behavior_log",
+    "MaskedBehavior": "objectives",
+    "NextBehavior": "objectives",
     "Catalogue": "feature_table",
     "CleaningReport": "cleaning",
     "CleaningResult": "cleaning",
