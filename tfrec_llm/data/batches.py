@@ -46,7 +46,9 @@ class PackedBatches(keras.utils.PyDataset):
 
     Example:
         >>> vocabulary = tfrec_llm.data.Vocabulary(["a", "b", "c"])
-        >>> sequences = tfrec_llm.data.UserSequences.from_histories(["abc", "ba"], vocabulary)
+        >>> sequences = tfrec_llm.data.UserSequences.from_histories(
+        ...     [["a", "b", "c"], ["b", "a"]], vocabulary
+        ... )
         >>> batches = PackedBatches(sequences, tfrec_llm.data.NextBehavior(), batch_size=1)
         >>> inputs, targets = batches[0]
         >>> sorted(inputs), targets.shape
@@ -181,7 +183,9 @@ class PaddedBatches(keras.utils.PyDataset):
 
     Example:
         >>> vocabulary = tfrec_llm.data.Vocabulary(["a", "b", "c"])
-        >>> sequences = tfrec_llm.data.UserSequences.from_histories(["abc", "ba"], vocabulary)
+        >>> sequences = tfrec_llm.data.UserSequences.from_histories(
+        ...     [["a", "b", "c"], ["b", "a"]], vocabulary
+        ... )
         >>> PaddedBatches(sequences, batch_size=2)[0]["items"].tolist()
         [[0, 0, 0, 0, 0, 3, 4, 5], [0, 0, 0, 0, 0, 0, 4, 3]]
     """

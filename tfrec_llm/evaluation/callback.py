@@ -30,9 +30,10 @@ class RankingEvaluation(keras.callbacks.Callback):
         >>> encoder = tfrec_llm.models.BehaviorEncoder(vocabulary.size, 8, 1, 2)
         >>> model = tfrec_llm.models.NextBehaviorModel(encoder)
         >>> model.compile("adam")
+        >>> scorer = tfrec_llm.evaluation.ModelScorer(model, vocabulary)
         >>> history = model.fit(
         ...     tfrec_llm.data.next_batches(split.train, vocabulary=vocabulary),
-        ...     callbacks=[RankingEvaluation(ModelScorer(model, vocabulary), split.valid)],
+        ...     callbacks=[RankingEvaluation(scorer, split.valid)],
         ...     verbose=0,
         ... )
         >>> sorted(history.history)
