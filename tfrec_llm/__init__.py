@@ -9,8 +9,17 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("baselines", "data", "errors", "evaluation", "layers", "losses", "metrics", "models")
-_PACKAGES += ("training",)
+_PACKAGES = (
+    "baselines",
+    "data",
+    "errors",
+    "evaluation",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "training",
+)
 _NAMES = {
     "ItemEmbedding": "layers",
     "Recommendation": "layers",

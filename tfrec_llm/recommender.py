@@ -84,6 +84,8 @@ class Recommender(Scorer):
         BERT4Rec, https://arxiv.org/abs/1904.06690
     """
 
+    histories: UserSequences
+
     def __init__(
         self,
         objective: Literal["next", "masked"] = "next",
@@ -236,13 +238,14 @@ class Recommender(Scorer):
                     "A loaded recommender does not hold its training log: pass train=, which the "
                     "floors are fitted on."
                 )
-            scorers = {
+            floors: dict[str, baselines.Baseline] = {
                 "popularity": baselines.Popularity(),
                 "Markov chain": baselines.MarkovChain(),
                 "sequential rules": baselines.SequentialRules(),
             }
-            for floor in scorers.values():
-                floor.fit(train, vocabulary=self.vocabulary)
+            scorers = {
+                name: floor.fit(train, vocabulary=self.vocabulary) for name, floor in floors.items()
+            }
         return compare({**scorers, f"{self.objective} behaviour": self}, log, **options)
 
     def similar_items(self, items: Sequence[Any], *, k: int = 10) -> "pd.DataFrame":
@@ -444,7 +447,7 @@ class Recommender(Scorer):
     def _loss(self) -> CatalogLoss:
         if isinstance(self.loss, CatalogLoss):
             return self.loss
-        options = {"seed": self.seed} if self.loss == "sampled" else {}
+        options: dict[str, Any] = {"seed": self.seed} if self.loss == "sampled" else {}
         return _LOSSES[self.loss](**options)
 
     def _kinds(self) -> tuple[str, ...] | None:

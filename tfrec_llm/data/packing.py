@@ -102,7 +102,8 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _patterns(counts: np.ndarray, row_length: int) -> tuple[list[np.ndarray], list[int]]:
     """Returns patterns of lengths and how many rows follow each, until no count is left."""
-    patterns, repeats = [], []
+    patterns: list[np.ndarray] = []
+    repeats: list[int] = []
     longest = row_length
     while True:
         while longest > 0 and not counts[longest]:

@@ -92,7 +92,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.curve.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
-        stopping, best = {}, []
+        stopping: dict[str, Any] = {}
+        best: list[np.ndarray] = []
         if self.early_stopping is not None:
             held = vars(self.early_stopping)
             stopping = {name: held[name] for name in ("wait", "best", "best_epoch")}
@@ -105,7 +106,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             "early_stopping": stopping,
             "num_best": len(best),
         }
-        arrays = {
+        arrays: dict[str, Any] = {
             f"variable_{index}": np.asarray(keras.ops.convert_to_numpy(variable))
             for index, variable in enumerate(_variables(self.model))
         }
