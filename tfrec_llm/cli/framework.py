@@ -1,0 +1,60 @@
+"""Starting Keras and TensorFlow without their chatter."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfrec_llm.recommender import Recommender
+
+
+def recommender_class() -> "type[Recommender]":
+    """Imports Keras and its backend, and returns `Recommender`.
+
+    TensorFlow's log lines are kept from the terminal; TF_CPP_MIN_LOG_LEVEL=0 in the environment
+    shows them.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        from tfrec_llm.recommender import Recommender
+
+        return Recommender
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with _errors_held_back():
+        from tfrec_llm.recommender import Recommender
+    return Recommender
+
+
+@contextlib.contextmanager
+def _errors_held_back() -> Iterator[None]:
+    """Holds back what the process writes to stderr, and shows it if the block fails.
+
+    The level alone does not do it: until its log is set up, which is at the end of its import,
+    TensorFlow writes lines of any level.
+    """
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            sys.stderr.flush()
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def progress() -> int:
+    """Returns Keras' `verbose`: a bar on a terminal, a line an epoch in a file."""
+    return 1 if sys.stdout.isatty() else 2
