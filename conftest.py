@@ -32,6 +32,6 @@ def _files_of_page(
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
-    patterns=["README*.md", "docs/*.md"],
+    patterns=["README.md", "docs/*.md"],
     fixtures=["_files_of_page"],
 ).pytest()
