@@ -1,0 +1,40 @@
+"""Every script in examples/ runs, on little data, as a person would start it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = {
+    "train_next_behavior.py": ["--epochs", "1", "--users", "300"],
+    "keras_fit.py": ["--epochs", "1", "--users", "100"],
+    "clean_a_log.py": [],
+    "clicks_after_the_documents.py": ["--epochs", "1", "--users", "100"],
+}
+SAID = {
+    "train_next_behavior.py": ["Markov chain", "a new visitor of A13 and B4", "<Recommender next"],
+    "keras_fit.py": ["val_ndcg@10", "The saved model reaches NDCG@10"],
+    "clean_a_log.py": ["only_purchases", "item neighbours"],
+    "clicks_after_the_documents.py": ["epoch 1: loss", "AUC"],
+}
+
+
+def test_every_example_is_tried_here():
+    assert sorted(TINY) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_an_example_runs_and_says_what_it_promises(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *TINY[name]],
+        cwd=tmp_path,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in SAID[name]:
+        assert words in done.stdout
