@@ -1,4 +1,4 @@
-"""Ranking metrics and what lists are like beyond accuracy, in NumPy."""
+"""Ranking and click metrics and what lists are like beyond accuracy, in NumPy."""
 
 from tfrec_llm.metrics.beyond_accuracy import (
     catalogue_coverage,
@@ -8,6 +8,7 @@ from tfrec_llm.metrics.beyond_accuracy import (
     novelty,
     popularity_bias,
 )
+from tfrec_llm.metrics.click import accuracy, auc
 from tfrec_llm.metrics.ranking import (
     RANKING_METRICS,
     average_precision,
@@ -21,6 +22,8 @@ from tfrec_llm.metrics.top_k import target_ranks, top_k
 
 __all__ = [
     "RANKING_METRICS",
+    "accuracy",
+    "auc",
     "average_precision",
     "catalogue_coverage",
     "exposure",
