@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read the output, such as `head`, has enough; what is left goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (errors.TfrecError, OSError) as error:
+    except (errors.TfrecError, OSError, ValueError) as error:
         if arguments.debug:
             traceback.print_exc()
         _say(f"error: {_one_line(error)}")
