@@ -239,7 +239,8 @@ class UserSequences:
             first = names[int(np.argmax(unknown))].as_py()
             raise UnknownUserError(
                 f"{unknown.sum()} of {len(rows)} users have no known history, first {first!r}. "
-                'Pass on_unknown="empty" to treat them as new users.'
+                'recommend() leaves them out with on_unknown="ignore" and takes new users by '
+                'histories=; select() gives them empty histories with on_unknown="empty".'
             )
         if not len(self):
             starts = lengths = np.zeros(len(rows), np.int64)

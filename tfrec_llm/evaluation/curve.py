@@ -43,7 +43,8 @@ def plot_curve(
             values = [row.get(name, float("nan")) for row in curve]
             lines += metric_axis.plot(epochs, values, label=name.removeprefix("val_"))
         metric_axis.set_ylim(bottom=0)
-    loss_axis.legend(lines, [str(line.get_label()) for line in lines], loc="center right")
+    names = [str(line.get_label()) for line in lines]
+    figure.legend(lines, names, loc="outside upper center", ncols=len(names))
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

@@ -40,7 +40,7 @@ class CatalogCrossEntropy(CatalogLoss):
         self,
         *,
         chunk_size: int = 1024,
-        num_chunks: int = 8,
+        num_chunks: int = 16,
         name: str = "catalog_cross_entropy",
         **kwargs: Any,
     ):

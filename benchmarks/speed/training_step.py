@@ -1,0 +1,246 @@
+"""The training step beside plain Keras: seconds a real behaviour, peak memory, share of the limit.
+
+    python benchmarks/speed/training_step.py [--rounds 5]
+
+Both train the same architecture on the same histories with the full softmax and Adam: plain Keras
+as one writes it (histories padded to 200, all logits, `SparseCategoricalCrossentropy`), the library
+as it comes. A step of either reads the same number of real behaviours. Every measurement is a
+process of its own; the variants alternate, and medians are reported. The histories are those of
+MovieLens-1M where TFREC_DATA says where it is, else simulated ones of the same shape. Prints a
+table and writes results/training_step.json beside this script.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+EMB_DIM, LAYERS, HEADS, MAX_LENGTH, DROPOUT = 64, 2, 2, 200, 0.2
+USERS_A_STEP, STEPS = 128, 12
+VARIANTS = ("plain Keras, float32", "library, float32", "library, bfloat16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--variant", choices=[*VARIANTS, "products"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.variant:
+        measured = products() if arguments.variant == "products" else step(arguments.variant)
+        print(json.dumps(measured))
+        return
+    runs: dict[str, list[dict]] = {name: [] for name in (*VARIANTS, "products")}
+    for _ in range(arguments.rounds):
+        for name, measured in runs.items():
+            measured.append(in_new_process(name))
+    results = summary({name: medians(measured) for name, measured in runs.items()})
+    show(results)
+    path = Path(__file__).parent / "results" / "training_step.json"
+    path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def in_new_process(variant: str) -> dict:
+    command = [sys.executable, __file__, "--variant", variant]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{variant} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def medians(runs: list[dict]) -> dict:
+    return {
+        name: statistics.median(run[name] for run in runs)
+        if isinstance(runs[0][name], (int, float))
+        else runs[0][name]
+        for name in runs[0]
+    }
+
+
+def histories():
+    """Returns the histories, cut to the newest 201, and where they come from."""
+    import numpy as np
+
+    from tfrec_llm.data import ShopSimulator, UserSequences, Vocabulary, leave_last_out, load
+
+    folder = os.environ.get("TFREC_DATA")
+    if folder and (Path(folder) / "ml-1m").exists():
+        log, source = leave_last_out(load("ml-1m")).train, "MovieLens-1M"
+    else:
+        log = ShopSimulator(6040, 3416, mean_length=165, seed=0).simulate()
+        source = "simulated"
+    sequences = UserSequences.from_log(log, Vocabulary.fit(log.item))
+    sequences = sequences.newest(MAX_LENGTH + 1)
+    order = np.random.default_rng(0).permutation(len(sequences))
+    return sequences.take(order), int(sequences.items.max()) + 1, source
+
+
+def step(variant: str) -> dict:
+    import keras
+    import numpy as np
+
+    sequences, vocab_size, source = histories()
+    keras.utils.set_random_seed(0)
+    make = plain if variant.startswith("plain") else library
+    model, batches, behaviors = make(variant, sequences, vocab_size)
+    # Two small steps first, so that tracing the graph is in neither time nor memory.
+    for rows in (1, 2):
+        small = keras.tree.map_structure(lambda values, rows=rows: values[:rows], batches[0])
+        model.train_on_batch(*small)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for inputs, targets in batches:
+        start = time.perf_counter()
+        loss = float(np.asarray(model.train_on_batch(inputs, targets)))
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "microseconds_a_behavior": 1e6 * statistics.median(seconds[1:]) / behaviors,
+        "step_megabytes": (peak - before) / 1e3,
+        "process_megabytes": peak / 1e3,
+        "loss": loss,
+        "behaviors_a_step": behaviors,
+        "items": vocab_size - 3,
+        "mean_length": float((sequences.lengths - 1).mean()),
+        "histories": source,
+    }
+
+
+def library(variant, sequences, vocab_size):
+    import keras
+
+    from tfrec_llm.data import next_batches
+    from tfrec_llm.models import BehaviorEncoder, NextBehaviorModel
+
+    precision = "mixed_bfloat16" if variant.endswith("bfloat16") else "float32"
+    real = int((sequences.lengths - 1).sum() / len(sequences) * USERS_A_STEP)
+    batches = next_batches(sequences, max_length=MAX_LENGTH, batch_size=round(real / MAX_LENGTH))
+    encoder = BehaviorEncoder(
+        vocab_size, EMB_DIM, LAYERS, HEADS, max_length=MAX_LENGTH, dropout=DROPOUT, dtype=precision
+    )
+    model = NextBehaviorModel(encoder)
+    model.compile(keras.optimizers.Adam(1e-3))
+    first = [batches[index] for index in range(STEPS)]
+    return model, first, int(sum((targets > 0).sum() for _, targets in first) / STEPS)
+
+
+def plain(variant, sequences, vocab_size):
+    import keras
+    import numpy as np
+    from keras import layers
+
+    inputs = keras.Input((MAX_LENGTH,), dtype="int32")
+    table = layers.Embedding(vocab_size, EMB_DIM)
+    places = layers.Embedding(MAX_LENGTH, EMB_DIM)
+    x = table(inputs) + places(keras.ops.arange(MAX_LENGTH))
+    x = layers.Dropout(DROPOUT)(x)
+    for _ in range(LAYERS):
+        normal = layers.LayerNormalization()(x)
+        attention = layers.MultiHeadAttention(HEADS, EMB_DIM // HEADS)
+        x = x + layers.Dropout(DROPOUT)(attention(normal, normal, use_causal_mask=True))
+        hidden = layers.Dense(4 * EMB_DIM, activation="gelu")(layers.LayerNormalization()(x))
+        x = x + layers.Dropout(DROPOUT)(layers.Dense(EMB_DIM)(hidden))
+    x = layers.LayerNormalization()(x)
+    logits = layers.Dense(vocab_size)(x)
+    model = keras.Model(inputs, logits)
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0),
+    )
+    padded = np.zeros((USERS_A_STEP * STEPS, MAX_LENGTH + 1), np.int32)
+    for row in range(len(padded)):
+        padded[row, -len(sequences[row]) :] = sequences[row]
+    reads, asks = padded[:, :-1], padded[:, 1:].copy()
+    asks[reads == 0] = 0
+    batches = list(zip(np.split(reads, STEPS), np.split(asks, STEPS), strict=True))
+    return model, batches, int((asks > 0).sum() / STEPS)
+
+
+def products() -> dict:
+    """Returns the rate of this machine's matrix products of the shapes that the step has."""
+    import tensorflow as tf
+
+    measured = {}
+    for dtype in ("float32", "bfloat16"):
+        flops = seconds = 0.0
+        shapes = [(1024, 64, 3419), (1024, 3419, 64), (8192, 64, 256), (8192, 256, 64)]
+        for rows, inner, columns in shapes:
+            a = tf.cast(tf.random.normal((rows, inner)), dtype)
+            b = tf.cast(tf.random.normal((inner, columns)), dtype)
+            multiply = tf.function(lambda a, b: [tf.matmul(a + i, b) for i in (0, 1, 2, 3)])
+            multiply(a, b)
+            best = min(timed(multiply, a, b) for _ in range(15))
+            flops += 4 * 2 * rows * inner * columns
+            seconds += best
+        measured[f"gigaflops_{dtype}"] = flops / seconds / 1e9
+    return measured
+
+
+def timed(function, *arguments) -> float:
+    start = time.perf_counter()
+    for result in function(*arguments):
+        result.numpy()
+    return time.perf_counter() - start
+
+
+def summary(found: dict) -> dict:
+    base, rates = found[VARIANTS[0]], found["products"]
+    flops = 6 * (base["items"] * EMB_DIM + LAYERS * (12 * EMB_DIM**2 + MAX_LENGTH * EMB_DIM))
+    results = {"flops_a_behavior": flops, "products": rates, "steps": {}, "machine": machine()}
+    for name in VARIANTS:
+        one = dict(found[name])
+        rate = rates["gigaflops_bfloat16" if "bfloat16" in name else "gigaflops_float32"]
+        one["gigaflops"] = flops / one["microseconds_a_behavior"] / 1e3
+        one["share_of_product_rate"] = one["gigaflops"] / rate
+        one["times_faster"] = base["microseconds_a_behavior"] / one["microseconds_a_behavior"]
+        one["times_less_step_memory"] = base["step_megabytes"] / one["step_megabytes"]
+        results["steps"][name] = one
+    return results
+
+
+def show(results: dict) -> None:
+    columns = ("us a behaviour", "faster", "step MB", "less", "process MB", "GFLOP/s", "of limit")
+    print(f"{'':22}" + "".join(f"{column:>15}" for column in columns))
+    for name, one in results["steps"].items():
+        cells = (
+            f"{one['microseconds_a_behavior']:.1f}",
+            f"{one['times_faster']:.1f}",
+            f"{one['step_megabytes']:.0f}",
+            f"{one['times_less_step_memory']:.1f}",
+            f"{one['process_megabytes']:.0f}",
+            f"{one['gigaflops']:.0f}",
+            f"{100 * one['share_of_product_rate']:.0f} %",
+        )
+        print(f"{name:22}" + "".join(f"{cell:>15}" for cell in cells))
+    rates = results["products"]
+    print(
+        f"Matrix products here: {rates['gigaflops_float32']:.0f} GFLOP/s in float32, "
+        f"{rates['gigaflops_bfloat16']:.0f} in bfloat16; "
+        f"{results['flops_a_behavior'] / 1e6:.2f} MFLOP a behaviour."
+    )
+
+
+def machine() -> dict:
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.split(":")[1].strip()
+        for line in (info.read_text().splitlines() if info.exists() else [])
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("tfrec-llm", "tensorflow", "keras", "numpy")},
+    }
+
+
+if __name__ == "__main__":
+    main()
