@@ -36,8 +36,7 @@ class SavedRecommender:
 
 def write_recommender(recommender: "Recommender", path: Path) -> None:
     """Writes a fitted recommender; see `Recommender.save`."""
-    if path.is_file():
-        raise SavedModelError(f"{path} is a file; a recommender is saved as a folder.")
+    check_target(path)
     try:
         with replace_folder(path) as folder:
             recommender.vocabulary.save(folder / "vocabulary.parquet")
@@ -60,6 +59,21 @@ def write_recommender(recommender: "Recommender", path: Path) -> None:
             f"The recommender could not be saved to {path}: {error}. What was there before is "
             f"unchanged. Free on this disk: {_free(path)}."
         ) from error
+
+
+def check_target(path: Path) -> None:
+    """Refuses a path that cannot become a saved recommender without a loss of other files.
+
+    Raises:
+        SavedModelError: If it is a file, or a folder with something else in it.
+    """
+    if path.is_file():
+        raise SavedModelError(f"{path} is a file; a recommender is saved as a folder.")
+    if path.is_dir() and any(path.iterdir()) and not (path / _MANIFEST).exists():
+        raise SavedModelError(
+            f"{path} is a folder with other files in it, which saving would replace. Give a new "
+            "folder."
+        )
 
 
 def read_recommender(path: Path) -> SavedRecommender:
