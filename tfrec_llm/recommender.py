@@ -269,13 +269,16 @@ class Recommender(Scorer):
         scores = similarities(vectors, indexes)
         scores[:, :NUM_RESERVED] = -np.inf
         scores[np.arange(len(indexes)), indexes] = -np.inf
-        best = top_k(scores, min(k, len(self.vocabulary) - 1))
+        # A catalogue of one item has none to show: its place holds -1.
+        best = top_k(scores, max(1, min(k, len(self.vocabulary) - 1)))
+        asked, place = np.nonzero(best >= 0)
+        similar = best[asked, place]
         return pd.DataFrame(
             {
-                "item": np.repeat(np.asarray(self.vocabulary.decode(indexes)), best.shape[1]),
-                "rank": np.tile(np.arange(1, best.shape[1] + 1), len(indexes)),
-                "similar": self.vocabulary.decode(best.reshape(-1)),
-                "score": np.take_along_axis(scores, best, axis=1).reshape(-1),
+                "item": self.vocabulary.decode(indexes[asked]),
+                "rank": place + 1,
+                "similar": self.vocabulary.decode(similar),
+                "score": scores[asked, similar],
             }
         )
 

@@ -64,7 +64,8 @@ def model_scores(
     """Returns a model's scores of the whole catalogue, as `Scorer.score` does.
 
     Histories of about one length go through the model together, so that
-    little is padded.
+    little is padded. Where the model reads kinds of behaviour and the
+    histories name none, they count as not known.
     """
     scores = np.empty((len(sequences), vocabulary.size), np.float32)
     max_length = model.encoder.max_length
@@ -76,9 +77,10 @@ def model_scores(
         if bucket == 0:
             scores[rows] = vocabulary.counts
         else:
-            scores[rows] = model.predict_on_batch(
-                padded_batch(sequences, rows, max_length=max_length)
-            )
+            batch = padded_batch(sequences, rows, max_length=max_length)
+            if model.encoder.num_behaviors and "behaviors" not in batch:
+                batch["behaviors"] = np.zeros_like(batch["items"])
+            scores[rows] = model.predict_on_batch(batch)
     scores[:, :NUM_RESERVED] = -np.inf
     return scores
 
