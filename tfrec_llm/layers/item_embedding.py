@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.losses.table_rows import table_rows
+
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
 class ItemEmbedding(keras.layers.Layer):
@@ -22,7 +24,7 @@ class ItemEmbedding(keras.layers.Layer):
         Float tensor of the shape of `items` with `emb_dim` behind it.
 
     Raises:
-        ValueError: If a size is not positive, or the items are not integers.
+        ValueError: If a size is not positive.
 
     Example:
         >>> item_embedding = ItemEmbedding(vocab_size=100, emb_dim=8)
@@ -53,14 +55,16 @@ class ItemEmbedding(keras.layers.Layer):
         self.table = self.add_weight(
             shape=(self.vocab_size, self.emb_dim),
             initializer=self.embeddings_initializer,
+            # Rows are cast when they are taken, so that gradients add up in float32.
+            autocast=False,
             name="table",
         )
         super().build(items_shape)
 
     def call(self, items):
-        if "int" not in str(items.dtype):
+        if keras.backend.standardize_dtype(items.dtype) not in ("int32", "int64"):
             items = ops.cast(items, "int32")
-        return ops.take(self.table, items, axis=0)
+        return ops.cast(table_rows(self.table, items), self.compute_dtype)
 
     def compute_output_shape(self, items_shape):
         return (*items_shape, self.emb_dim)

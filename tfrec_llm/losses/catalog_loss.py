@@ -38,7 +38,8 @@ class CatalogLoss(keras.losses.Loss):
         return self.weighted_sum(
             ops.reshape(targets, (-1,)),
             ops.reshape(hidden, (-1, hidden.shape[-1])),
-            table,
+            # The value of a variable: TensorFlow's custom gradients do not take the variable.
+            ops.cast(table, table.dtype),
             weights / ops.maximum(ops.sum(weights), 1e-12),
             first_item,
         )

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfrec_llm.losses.catalog_loss import CatalogLoss
+from tfrec_llm.losses.table_rows import table_rows
 
 KINDS = ("softmax", "gbce")
 
@@ -75,13 +76,14 @@ class SampledCrossEntropy(CatalogLoss):
         self.kind = kind
         self.calibration = calibration
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = self.seed_generator.seed
 
     def weighted_sum(self, targets, hidden, table, weights, first_item):
         negatives, negative_counts, target_counts = self._draw(
             targets, int(table.shape[0]), first_item
         )
-        rows = ops.cast(ops.take(table, negatives, axis=0), hidden.dtype)
-        own = ops.cast(ops.take(table, targets, axis=0), hidden.dtype)
+        rows = ops.cast(table_rows(table, negatives), hidden.dtype)
+        own = ops.cast(table_rows(table, targets), hidden.dtype)
         negative = ops.cast(ops.matmul(hidden, ops.transpose(rows)), "float32")
         positive = ops.sum(ops.cast(hidden * own, "float32"), axis=-1)
         accidental = negatives[None, :] == targets[:, None]
@@ -105,7 +107,7 @@ class SampledCrossEntropy(CatalogLoss):
             "power": self.power,
             "kind": self.kind,
             "calibration": self.calibration,
-            "seed": self.seed_generator.seed,
+            "seed": self.seed,
         }
 
     def _draw(self, targets, num_rows, first_item):
