@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfrec_llm.layers.transformer_block import TransformerBlock
+from tfrec_llm.losses.table_rows import table_rows
 
 POSITIONS = ("learned", "rotary", "none")
 
@@ -124,7 +125,7 @@ class TransformerEncoder(keras.layers.Layer):
             positions = ops.broadcast_to(newest_first[None], (ops.shape(x)[0], length))
         if self.position_encoding == "learned":
             kept = ops.minimum(positions, self.max_length - 1)
-            x = x + ops.take(self.position_table, kept, axis=0)
+            x = x + ops.cast(table_rows(self.position_table, kept), x.dtype)
         x = self.drop(x, training=training)
         mask = self._mask(segments, length, x.dtype)
         for block in self.blocks:

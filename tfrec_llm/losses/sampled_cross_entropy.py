@@ -76,7 +76,7 @@ class SampledCrossEntropy(CatalogLoss):
         self.kind = kind
         self.calibration = calibration
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.seed = self.seed_generator.seed
+        self.seed = seed
 
     def weighted_sum(self, targets, hidden, table, weights, first_item):
         negatives, negative_counts, target_counts = self._draw(

@@ -38,6 +38,7 @@ class BehaviorModel(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.tie_embeddings = tie_embeddings
+        self.loss_seed = keras.random.SeedGenerator(seed=0)
 
     @property
     def table(self):
@@ -82,8 +83,11 @@ class BehaviorModel(keras.Model):
         if self.encoder.dtype_policy.name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.get(optimizer))
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
-        # Tracked here, so that a sampled loss draws anew at every step on every backend.
-        self._loss_seed = getattr(loss, "seed_generator", None)
+        if hasattr(loss, "seed_generator"):
+            # From the model's own, which is part of its state, a loss draws anew at every step on
+            # every backend; a built model takes up no further state.
+            self.loss_seed.state.assign(loss.seed_generator.state)
+            loss.seed_generator = self.loss_seed
 
     def call(self, inputs, training=None):
         hidden = self.encoder(inputs, training=training)
