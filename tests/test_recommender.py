@@ -334,3 +334,11 @@ def test_options_are_checked_before_anything_trains():
 def test_the_learning_curve_is_drawn(fitted, tmp_path):
     fitted.plot_curve(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5_000
+
+
+def test_a_sampled_loss_draws_anew_and_learns(split):
+    rec = tr.Recommender(**SMALL, loss="sampled", learning_rate=5e-3)
+    rec.fit(split.train, epochs=4, verbose=0)
+    losses = [row["loss"] for row in rec.curve]
+    assert losses[-1] < losses[0]
+    assert rec.model.loss.seed_generator is rec.model.loss_seed
