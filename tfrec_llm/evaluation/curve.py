@@ -31,7 +31,10 @@ def plot_curve(
     figure = Figure(figsize=(7, 4), layout="constrained")
     loss_axis = figure.add_subplot()
     epochs = [row["epoch"] + 1 for row in curve]
-    loss_axis.plot(epochs, [row["loss"] for row in curve], color="tab:gray", label="loss")
+    # A line through a single epoch would show nothing.
+    marker = "o" if len(curve) == 1 else ""
+    losses = [row["loss"] for row in curve]
+    loss_axis.plot(epochs, losses, color="tab:gray", label="loss", marker=marker)
     loss_axis.set_xlabel("epoch")
     loss_axis.set_ylabel("training loss")
     names = [name for name in (curve[0] if curve else {}) if name.startswith("val_")]
@@ -41,7 +44,9 @@ def plot_curve(
         metric_axis.set_ylabel("validation")
         for name in names:
             values = [row.get(name, float("nan")) for row in curve]
-            lines += metric_axis.plot(epochs, values, label=name.removeprefix("val_"))
+            lines += metric_axis.plot(
+                epochs, values, label=name.removeprefix("val_"), marker=marker
+            )
         metric_axis.set_ylim(bottom=0)
     names = [str(line.get_label()) for line in lines]
     figure.legend(lines, names, loc="outside upper center", ncols=len(names))
