@@ -89,6 +89,11 @@ class BehaviorModel(keras.Model):
             self.loss_seed.state.assign(loss.seed_generator.state)
             loss.seed_generator = self.loss_seed
 
+    def compile_from_config(self, config):
+        # Keras skips this where compile() is overridden, and a loaded model could not train on.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def call(self, inputs, training=None):
         hidden = self.encoder(inputs, training=training)
         if "target_positions" in inputs:
