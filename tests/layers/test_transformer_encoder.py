@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from keras import ops
+from layer_test import run_layer_test
+
+from tfrec_llm.layers import TransformerEncoder
+
+SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]], "int32")
+POSITIONS = np.array([[1, 0, 2, 1, 0, 0], [5, 4, 3, 2, 1, 0]], "int32")
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(2, 6, 8)).astype("float32")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("position_encoding", ["learned", "rotary", "none"])
+def test_transformer_encoder_is_a_sound_keras_layer(position_encoding, causal, x):
+    options = {
+        "num_layers": 1,
+        "num_heads": 2,
+        "block": "gated" if causal else "pre_norm",
+        "position_encoding": position_encoding,
+        "max_length": 8,
+        "causal": causal,
+    }
+    run_layer_test(TransformerEncoder, options, (x, SEGMENTS, POSITIONS), output_shape=(2, 6, 8))
+
+
+def test_vectors_alone_are_one_sequence_a_row_whose_newest_is_last(x):
+    encoder = TransformerEncoder(num_layers=1, max_length=8)
+    alone = encoder(x)
+    said = encoder(x, segments=ops.ones((2, 6), "int32"), positions=np.tile(POSITIONS[1], (2, 1)))
+    np.testing.assert_allclose(ops.convert_to_numpy(alone), ops.convert_to_numpy(said), atol=1e-6)
+
+
+def test_positions_beyond_the_longest_share_the_last_vector(x):
+    encoder = TransformerEncoder(num_layers=1, max_length=3)
+    clipped = encoder(x, positions=np.minimum(POSITIONS, 2))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(encoder(x, positions=POSITIONS)), ops.convert_to_numpy(clipped)
+    )
+
+
+@pytest.mark.parametrize("position_encoding", ["learned", "rotary"])
+def test_order_is_seen_unless_positions_are_none(position_encoding, x):
+    turned = x[:, [1, 0, 2, 3, 4, 5]]
+
+    def newest(encoding):
+        encoder = TransformerEncoder(
+            num_layers=1, position_encoding=encoding, initializer_range=0.5, max_length=8
+        )
+        return [ops.convert_to_numpy(encoder(rows))[:, -1] for rows in (x, turned)]
+
+    one, other = newest(position_encoding)
+    assert np.abs(one - other).max() > 1e-4
+    one, other = newest("none")
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only(x):
+    encoder = TransformerEncoder(num_layers=1, dropout=0.5, attention_dropout=0.5)
+    inferred = [ops.convert_to_numpy(encoder(x)) for _ in range(2)]
+    trained = [ops.convert_to_numpy(encoder(x, training=True)) for _ in range(2)]
+    np.testing.assert_array_equal(*inferred)
+    assert np.abs(trained[0] - trained[1]).max() > 0.1
+
+
+def test_an_unknown_position_encoding_is_refused():
+    with pytest.raises(ValueError, match=r"position_encoding must be one of.*'sinus'"):
+        TransformerEncoder(position_encoding="sinus")
