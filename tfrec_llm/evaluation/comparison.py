@@ -46,7 +46,9 @@ class Comparison(Mapping[str, Report]):
         reports: The reports, in the order to show them.
 
     Raises:
-        ValueError: If there are none, or they are not over the same users, items and protocol.
+        ValueError: If there are none, or they are not over the same users, targets and protocol.
+            Catalogues may differ, as where a model leaves rare items out: what it cannot rank
+            counts against it.
 
     Example:
         >>> from tfrec_llm.evaluation import EvaluatedUsers
@@ -63,10 +65,12 @@ class Comparison(Mapping[str, Report]):
     def __init__(self, reports: Mapping[str, Report]):
         if not reports:
             raise ValueError("A comparison needs a report or more.")
-        kinds = {str(report.evaluated): name for name, report in reports.items()}
+        kinds: dict[tuple[int, int, bool], str] = {}
+        for name, report in reports.items():
+            over = report.evaluated
+            kinds.setdefault((over.users, over.targets, over.filter_seen), f"{name}: {over}")
         if len(kinds) > 1:
-            listed = "; ".join(f"{name}: {kind}" for kind, name in kinds.items())
-            raise ValueError(f"The reports do not compare. {listed}.")
+            raise ValueError(f"The reports do not compare. {'; '.join(kinds.values())}.")
         self._reports = dict(reports)
 
     def __getitem__(self, name: str) -> Report:
@@ -83,7 +87,10 @@ class Comparison(Mapping[str, Report]):
 
     def __str__(self) -> str:
         metrics = self._metrics()
-        rows = [["", *metrics], *([name] for name in self)]
+        alike = len({report.evaluated.items for report in self.values()}) == 1
+        rows = [["", *metrics]]
+        for name, report in self.items():
+            rows.append([name if alike else f"{name} ({report.evaluated.items:,} items)"])
         for metric in metrics:
             values = {name: report.get(metric, np.nan) for name, report in self.items()}
             best = self._best(metric, values)
