@@ -22,7 +22,8 @@ class MarkovChain(Baseline):
     """
 
     def count(self, sequences: UserSequences) -> None:
-        self._following = pair_counts(sequences, self.vocabulary.size, window=1)
+        following = pair_counts(sequences, self.vocabulary.size, window=1)
+        self._following = following.astype(np.float32)
         # Counts are whole, so half of a number below 1 orders equal ones and moves no other.
         self._following.data += 0.5 * self._fill[self._following.indices]
 

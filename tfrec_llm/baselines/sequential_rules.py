@@ -44,14 +44,19 @@ class SequentialRules(Baseline):
         counts = pair_counts(sequences, self.vocabulary.size, self.window)
         popularity = np.maximum(self._occurrences(sequences), 1.0)
         scaled = counts.multiply(popularity[:, None] ** -0.5)
-        self._rules = scaled.multiply(popularity[None, :] ** -0.25).tocsr()
+        rules = scaled.multiply(popularity[None, :] ** -0.25)
+        self._rules = rules.tocsr().astype(np.float32)
 
     def rate(self, sequences: UserSequences) -> np.ndarray:
         newest = sequences.newest(self.history)
         lengths = newest.lengths
         recency = np.repeat(lengths, lengths) - 1 - ranges(0 * lengths, lengths)
         read = sparse.csr_array(
-            (1.0 / (1.0 + recency), np.asarray(newest.items, np.int64), newest.offsets),
+            (
+                (1.0 / (1.0 + recency)).astype(np.float32),
+                np.asarray(newest.items, np.int64),
+                newest.offsets,
+            ),
             shape=(len(sequences), self.vocabulary.size),
         )
         return (read @ self._rules).toarray()

@@ -258,7 +258,8 @@ class RankingTask:
             yield order[start : start + rows]
 
     def _item_scores(self, score: Score, users: np.ndarray) -> np.ndarray:
-        scores = np.asarray(score(self.histories.take(users)), np.float32)
+        # Row after row in memory, whatever comes back: everything that follows reads rows.
+        scores = np.asarray(score(self.histories.take(users)), np.float32, order="C")
         if scores.shape != (len(users), self.vocabulary.size):
             raise ValueError(
                 f"The scores of {len(users)} users over {self.vocabulary.size} indexes must have "

@@ -135,9 +135,8 @@ def recommend_chunk(
         Flat arrays: row of the user, rank, item counted from the first, score.
     """
     sequences = asked.sequences.take(rows)
-    scores = np.array(
-        score(sequences)[:, NUM_RESERVED:], np.float32
-    )  # a copy: what follows writes into it
+    # A copy, row after row in memory: what follows writes into it.
+    scores = np.array(score(sequences)[:, NUM_RESERVED:], np.float32, order="C")
     if filter_seen:
         scores[item_places(sequences)] = -np.inf
     if barred is not None:
