@@ -120,14 +120,13 @@ def test_the_loss_in_fit_is_that_of_the_scores_at_the_targets(model_class, seque
     assert evaluated == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("model_class", MODELS)
-def test_what_follows_each_item_is_learned(model_class):
-    items = np.array([3 + (start + step) % 17 for start in range(34) for step in range(8)])
-    sequences = UserSequences(items.astype("int32"), np.arange(35) * 8)
+def test_what_follows_each_item_is_learned():
+    items = np.array([3 + (start + step) % 17 for start in range(17) for step in range(8)])
+    sequences = UserSequences(items.astype("int32"), np.arange(18) * 8)
     keras.utils.set_random_seed(0)
-    model = model_class(BehaviorEncoder(**SMALL | {"emb_dim": 16}))
+    model = NextBehaviorModel(BehaviorEncoder(**SMALL | {"emb_dim": 16}))
     model.compile(keras.optimizers.Adam(0.02))
-    model.fit(BATCHES[model_class](sequences, max_length=8, batch_size=20), epochs=60, verbose=0)
+    model.fit(next_batches(sequences, max_length=8), epochs=40, verbose=0)
     asked = scores(model, padded_batch(sequences.newest(4), max_length=8))
     # The item after 19 is 3 again.
     expected = 3 + (sequences.items[7::8] - 2) % 17
