@@ -1,0 +1,25 @@
+"""Layers, losses and models compute the same on the other backend."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# What can differ between backends; the rest is told on one.
+CHOSEN = "sound or plain or see_each_other or draws_anew or same_draws or (all_positions and True)"
+
+
+def test_layers_losses_and_models_work_on_jax():
+    pytest.importorskip("jax", reason="JAX is not installed: pip install 'tfrec-llm[test]'")
+    folders = [TESTS / name for name in ("layers", "losses", "models")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, *folders],
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split(" passed")[0].split()[-1]) > 40
