@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -57,6 +58,29 @@ def test_order_is_seen_unless_positions_are_none(position_encoding, x):
     assert np.abs(one - other).max() > 1e-4
     one, other = newest("none")
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_gradients_of_positions_add_up_in_float32():
+    encoder = TransformerEncoder(num_layers=0, max_length=2, dtype="mixed_bfloat16")
+    vectors = keras.Input((2, 4))
+    model = keras.Model(vectors, encoder(vectors))
+    factors = np.array([1.0, 2.0, 3.0, 6.0], "float32")
+    model.compile(
+        keras.optimizers.SGD(1.0),
+        lambda y_true, y_pred: ops.sum(ops.cast(y_pred, "float32") * factors, axis=(1, 2)),
+    )
+    rows = np.tile(np.array([[[1, -1, 1, -1], [-1, 1, -1, 1]]], "float32"), (1000, 1, 1))
+
+    def step(number):
+        before = ops.convert_to_numpy(encoder.position_table)
+        # The loss is a mean over rows, here made a sum.
+        model.train_on_batch(rows[:number], rows[:number], sample_weight=np.full(number, number))
+        after = ops.convert_to_numpy(encoder.position_table)
+        encoder.position_table.assign(before)
+        return after - before
+
+    # In bfloat16 a sum of equal numbers stops at 256 of them.
+    np.testing.assert_allclose(step(1000), 1000 * step(1), rtol=0.02, atol=1)
 
 
 def test_dropout_acts_in_training_only(x):

@@ -111,6 +111,8 @@ class TransformerEncoder(keras.layers.Layer):
             self.position_table = self.add_weight(
                 shape=(self.max_length, x_shape[-1]),
                 initializer=_truncated_normal(self.initializer_range),
+                # Cast when taken, so that the gradients of all users add up in float32.
+                autocast=False,
                 name="position_table",
             )
         for block in self.blocks:
