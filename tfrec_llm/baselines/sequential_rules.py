@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from tfrec_llm.baselines.baseline import Baseline, pair_counts
-from tfrec_llm.data.packing import ranges
+from tfrec_llm.data.packing import from_newest
 from tfrec_llm.data.sequences import UserSequences
 
 
@@ -49,8 +49,7 @@ class SequentialRules(Baseline):
 
     def rate(self, sequences: UserSequences) -> np.ndarray:
         newest = sequences.newest(self.history)
-        lengths = newest.lengths
-        recency = np.repeat(lengths, lengths) - 1 - ranges(0 * lengths, lengths)
+        recency = from_newest(newest.lengths)
         read = sparse.csr_array(
             (
                 (1.0 / (1.0 + recency)).astype(np.float32),

@@ -1,5 +1,6 @@
 """Batches for Keras: packed for training, padded for inference."""
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 
 from tfrec_llm.data.behavior_log import BehaviorLog
 from tfrec_llm.data.objectives import Batch, MaskedBehavior, NextBehavior, Objective
-from tfrec_llm.data.packing import pack, ranges
+from tfrec_llm.data.packing import from_newest, pack, ranges, rows_needed
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import EmptyLogError
@@ -126,12 +127,10 @@ class PackedBatches(keras.utils.PyDataset):
                     yield self[index]
                 self.on_epoch_end()
 
-        spec = {
-            name: tf.TensorSpec([None, values.shape[1]], values.dtype)
-            for name, values in self[0][0].items()
-        }
-        targets = tf.TensorSpec([None, self[0][1].shape[1]], tf.int32)
-        dataset = tf.data.Dataset.from_generator(epochs, output_signature=(spec, targets))
+        spec = keras.tree.map_structure(
+            lambda values: tf.TensorSpec([None, values.shape[1]], values.dtype), self[0]
+        )
+        dataset = tf.data.Dataset.from_generator(epochs, output_signature=spec)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
     def _assemble(self, first: int, last: int) -> Batch:
@@ -152,15 +151,11 @@ class PackedBatches(keras.utils.PyDataset):
 
         shape = (last - first, self.row_length)
 
-        def laid_out(values: np.ndarray) -> np.ndarray:
-            out = np.zeros(shape, np.int32)
-            out.reshape(-1)[place] = values
-            return out
-
+        laid_out = functools.partial(_lay_out, shape, place)
         batch = {
             "items": laid_out(self.sequences.items[source]),
             "segments": laid_out(np.repeat(segment, sizes)),
-            "positions": laid_out(np.repeat(sizes, sizes) - 1 - ranges(0 * sizes, sizes)),
+            "positions": laid_out(from_newest(sizes)),
         }
         if self.sequences.behaviors is not None:
             batch["behaviors"] = laid_out(self.sequences.behaviors[source])
@@ -235,15 +230,11 @@ def padded_batch(
     place = ranges((np.arange(len(rows)) + 1) * length - sizes, sizes)
     source = ranges(np.asarray(sequences.offsets)[rows + 1] - sizes, sizes)
 
-    def laid_out(values: np.ndarray | int) -> np.ndarray:
-        out = np.zeros((len(rows), length), np.int32)
-        out.reshape(-1)[place] = values
-        return out
-
+    laid_out = functools.partial(_lay_out, (len(rows), length), place)
     batch = {
         "items": laid_out(sequences.items[source]),
         "segments": laid_out(1),
-        "positions": laid_out(np.repeat(sizes, sizes) - 1 - ranges(0 * sizes, sizes)),
+        "positions": laid_out(from_newest(sizes)),
     }
     if sequences.behaviors is not None:
         batch["behaviors"] = laid_out(sequences.behaviors[source])
@@ -297,6 +288,13 @@ def padded_batches(
     return PaddedBatches(_sequences(data, vocabulary), **options)
 
 
+def _lay_out(shape: tuple[int, int], place: np.ndarray, values: np.ndarray | int) -> np.ndarray:
+    """Returns int32 `shape`: the values at flat places, 0 elsewhere."""
+    out = np.zeros(shape, np.int32)
+    out.reshape(-1)[place] = values
+    return out
+
+
 def _sequences(data: BehaviorLog | UserSequences, vocabulary: Vocabulary | None) -> UserSequences:
     if isinstance(data, UserSequences):
         return data
@@ -312,7 +310,7 @@ def _row_length(lengths: np.ndarray) -> int:
     best, best_fill = longest, 0.0
     for candidate in (longest, longest * 5 // 4, longest * 3 // 2, longest * 2, longest * 4):
         candidate = -(-candidate // 8) * 8
-        fill = pack(lengths, candidate, np.random.default_rng(0)).fill
+        fill = lengths.sum() / (rows_needed(lengths, candidate) * candidate)
         if fill > best_fill + 0.02:
             best, best_fill = candidate, fill
         if best_fill >= 0.95:

@@ -100,6 +100,18 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
 
 
+def from_newest(sizes: np.ndarray) -> np.ndarray:
+    """Returns `sizes[0] - 1, ..., 1, 0`, then the next: how far each place is from the newest."""
+    return np.repeat(sizes, sizes) - 1 - ranges(np.zeros_like(sizes), sizes)
+
+
+def rows_needed(lengths: np.ndarray, row_length: int) -> int:
+    """Returns the number of rows that `pack` takes, without packing."""
+    counts = np.bincount(lengths, minlength=row_length + 1)
+    counts[0] = 0
+    return sum(_patterns(counts, row_length)[1])
+
+
 def _patterns(counts: np.ndarray, row_length: int) -> tuple[list[np.ndarray], list[int]]:
     """Returns patterns of lengths and how many rows follow each, until no count is left."""
     patterns: list[np.ndarray] = []

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.layers.projection import projection
+
 ACTIVATIONS = ("gelu", "relu", "swiglu")
 
 
@@ -54,8 +56,8 @@ class FeedForward(keras.layers.Layer):
     def build(self, x_shape):
         width = self.hid_dim or 4 * x_shape[-1]
         inner = 2 * width if self.activation == "swiglu" else width
-        self.expand = self._dense(inner, "expand")
-        self.contract = self._dense(x_shape[-1], "contract")
+        self.expand = projection(self, inner, "expand")
+        self.contract = projection(self, x_shape[-1], "contract")
         self.expand.build(x_shape)
         self.contract.build((*x_shape[:-1], width))
         super().build(x_shape)
@@ -80,12 +82,3 @@ class FeedForward(keras.layers.Layer):
             "activation": self.activation,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-    def _dense(self, units, name):
-        return keras.layers.Dense(
-            units,
-            # Each kernel draws its own values: a shared initializer object repeats them.
-            kernel_initializer=self.kernel_initializer.clone(),
-            dtype=self.dtype_policy,
-            name=name,
-        )

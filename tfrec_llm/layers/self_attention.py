@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.layers.projection import projection
 from tfrec_llm.layers.rotation import rotate
 
 
@@ -69,9 +70,9 @@ class SelfAttention(keras.layers.Layer):
                 f"Rotary positions need an even width a head, got {self.head_dim}. "
                 "Change emb_dim or num_heads."
             )
-        self.project_in = self._dense(3 * width, "project_in")
+        self.project_in = projection(self, 3 * width, "project_in")
         self.project_in.build(x_shape)
-        self.project_out = self._dense(width, "project_out")
+        self.project_out = projection(self, width, "project_out")
         self.project_out.build(x_shape)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         super().build(x_shape)
@@ -101,11 +102,3 @@ class SelfAttention(keras.layers.Layer):
             "rotary": self.rotary,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-    def _dense(self, units, name):
-        return keras.layers.Dense(
-            units,
-            kernel_initializer=self.kernel_initializer.clone(),
-            dtype=self.dtype_policy,
-            name=name,
-        )

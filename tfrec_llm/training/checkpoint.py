@@ -28,7 +28,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     Example:
         >>> checkpoint = TrainingCheckpoint("training.npz", run={"data": "eshop"})
-        >>> checkpoint.restore()  # without a file training starts at epoch 0
+        >>> checkpoint.restore(keras.Sequential())  # without a file training starts at epoch 0
         0
     """
 
@@ -46,7 +46,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.curve: list[dict[str, float]] = []
         self._restored: dict[str, Any] | None = None
 
-    def restore(self, model: keras.Model | None = None) -> int:
+    def restore(self, model: keras.Model) -> int:
         """Takes the state of the file up and returns the epoch to start with.
 
         Args:
@@ -75,7 +75,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"The checkpoint {self.path} is of another training: {', '.join(changed)} differ. "
                 "Delete it to start anew, or give another path."
             )
-        assert model is not None, "a checkpoint is restored into a model"
         model.optimizer.build(model.trainable_variables)
         variables = _variables(model)
         for index, variable in enumerate(variables):
