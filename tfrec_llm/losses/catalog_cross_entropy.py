@@ -79,10 +79,13 @@ class CatalogCrossEntropy(CatalogLoss):
                 hit = ops.squeeze(ops.take_along_axis(logits, target[:, None], axis=-1), -1)
                 entropy = ops.squeeze(ops.log(total) + top, -1) - hit
                 loss = loss + ops.sum(weight * entropy)
-                slope = ops.cast(shares * (weight[:, None] / total), hidden.dtype)
-                hidden_parts.append(ops.matmul(slope, work))
+                # Weights and totals scale the narrow sides of both products, not all shares.
+                scale, shares = weight[:, None] / total, ops.cast(shares, hidden.dtype)
+                pulled = ops.cast(ops.matmul(shares, work), "float32")
+                hidden_parts.append(ops.cast(scale * pulled, hidden.dtype))
+                scaled = ops.cast(scale * ops.cast(part, "float32"), hidden.dtype)
                 table_gradient = table_gradient + ops.cast(
-                    ops.matmul(ops.transpose(slope), part), "float32"
+                    ops.matmul(ops.transpose(shares), scaled), "float32"
                 )
             pull = ops.cast(weights, hidden.dtype)[:, None]
             hidden_gradient = ops.concatenate(hidden_parts, axis=0)
