@@ -72,18 +72,19 @@ class CatalogCrossEntropy(CatalogLoss):
             for start, stop in itertools.pairwise(bounds):
                 part, weight, target = hidden[start:stop], weights[start:stop], targets[start:stop]
                 part = _after(loss, table_gradient, part)
-                logits = ops.cast(ops.matmul(part, transposed), "float32")
-                top = ops.max(logits, axis=-1, keepdims=True)
-                shares = ops.exp(logits - top)
-                total = ops.sum(shares, axis=-1, keepdims=True)
+                logits = ops.matmul(part, transposed)
+                # One fused operation in the precision of the products; the logarithm of its
+                # denominator follows from the largest logit and that one's share.
+                shares = ops.softmax(logits, axis=-1)
+                top = ops.cast(ops.max(logits, axis=-1), "float32")
+                top_share = ops.cast(ops.max(shares, axis=-1), "float32")
                 hit = ops.squeeze(ops.take_along_axis(logits, target[:, None], axis=-1), -1)
-                entropy = ops.squeeze(ops.log(total) + top, -1) - hit
+                entropy = top - ops.log(top_share) - ops.cast(hit, "float32")
                 loss = loss + ops.sum(weight * entropy)
-                # Weights and totals scale the narrow sides of both products, not all shares.
-                scale, shares = weight[:, None] / total, ops.cast(shares, hidden.dtype)
-                pulled = ops.cast(ops.matmul(shares, work), "float32")
-                hidden_parts.append(ops.cast(scale * pulled, hidden.dtype))
-                scaled = ops.cast(scale * ops.cast(part, "float32"), hidden.dtype)
+                # Weights scale the narrow sides of both products, not all shares.
+                weight = ops.cast(weight, hidden.dtype)[:, None]
+                hidden_parts.append(weight * ops.matmul(shares, work))
+                scaled = weight * part
                 table_gradient = table_gradient + ops.cast(
                     ops.matmul(ops.transpose(shares), scaled), "float32"
                 )
