@@ -5,6 +5,7 @@ from keras import ops
 from layer_test import run_layer_test
 
 from tfrec_llm.layers import TransformerEncoder
+from tfrec_llm.training import keep_update_order
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]], "int32")
 POSITIONS = np.array([[1, 0, 2, 1, 0, 0], [5, 4, 3, 2, 1, 0]], "int32")
@@ -61,6 +62,7 @@ def test_order_is_seen_unless_positions_are_none(position_encoding, x):
 
 
 def test_gradients_of_positions_add_up_in_float32():
+    keep_update_order()
     encoder = TransformerEncoder(num_layers=0, max_length=2, dtype="mixed_bfloat16")
     vectors = keras.Input((2, 4))
     model = keras.Model(vectors, encoder(vectors))

@@ -9,6 +9,7 @@ from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at, newest_hidden
+from tfrec_llm.training.update_order import keep_update_order
 
 
 class BehaviorModel(keras.Model):
@@ -80,6 +81,7 @@ class BehaviorModel(keras.Model):
                 "Keras metrics would see hidden states here. Pass the callback "
                 "tfrec_llm.evaluation.RankingEvaluation to fit() for ranking metrics."
             )
+        keep_update_order()
         if self.encoder.dtype_policy.name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.get(optimizer))
         super().compile(optimizer=optimizer, loss=loss, **kwargs)

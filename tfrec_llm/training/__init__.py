@@ -8,6 +8,7 @@ _MODULES = {
     "TrainingCheckpoint": "checkpoint",
     "evaluate": "click_training",
     "fast_precision": "precision",
+    "keep_update_order": "update_order",
     "train_epoch": "click_training",
     "train_step": "click_training",
 }

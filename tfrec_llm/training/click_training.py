@@ -13,6 +13,7 @@ from keras import ops
 from tfrec_llm.errors import DataError
 from tfrec_llm.metrics.click import accuracy, auc
 from tfrec_llm.training.click_evaluation import ClickEvaluation
+from tfrec_llm.training.update_order import keep_update_order
 
 
 def train_step(model: Any, user_data: Any, item_data: Any, labels: Any) -> float:
@@ -163,6 +164,7 @@ class _ClickTrainer(keras.Model):
         super().__init__(dtype="float32", name="click_trainer")
         self.model = model
         self.data_loss = keras.losses.get(loss)
+        keep_update_order()
         self.compile(optimizer=optimizer, loss=loss, metrics=[_outside])
 
     def call(self, inputs):
