@@ -1,7 +1,6 @@
 """The short way: a behaviour log in, recommendations out."""
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,6 @@ from tfrec_llm.data.objectives import objective_by_name
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import NotFittedError
-from tfrec_llm.evaluation.callback import RankingEvaluation
 from tfrec_llm.evaluation.comparison import Comparison, compare
 from tfrec_llm.evaluation.model_scorer import model_scores, similarities
 from tfrec_llm.evaluation.scorer import Scorer
@@ -27,15 +25,19 @@ from tfrec_llm.metrics.top_k import top_k
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.next_behavior_model import NextBehaviorModel
+from tfrec_llm.recommender_training import train
 from tfrec_llm.saved_recommender import read_recommender, write_recommender
-from tfrec_llm.training.checkpoint import TrainingCheckpoint
-from tfrec_llm.training.precision import fast_precision
+from tfrec_llm.training.schedule import learning_rate_schedule
+from tfrec_llm.training.scoring_copy import check_averaging
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 _MODELS = {"next": NextBehaviorModel, "masked": MaskedBehaviorModel}
+_OPTIMIZERS = ("adam", "adamw")
+_MODEL = ("tie_embeddings", "similarity", "temperature")
+_BATCH = ("windows", "prefix_rate", "row_length")
 _LOSSES = {"catalog": CatalogCrossEntropy, "sampled": SampledCrossEntropy}
 
 
@@ -53,18 +55,24 @@ class Recommender(Scorer):
         loss: `"catalog"` (full softmax), `"sampled"` (256 shared negatives,
             for catalogues of a hundred thousand items and more) or a
             `CatalogLoss`.
-        learning_rate: Of Adam.
+        optimizer: `"adam"`, `"adamw"`, or `"lazy_adam"` for large catalogues.
+        learning_rate: The optimizer's, the highest where it changes.
+        schedule: `"constant"`, or `"cosine"` or `"linear"`: falling to zero
+            at the last of `epochs`.
+        warmup: Share of all steps in which the learning rate first rises.
+        weight_averaging: Share that an average of the weights keeps at each
+            epoch's end, such as 0.8; the average is what scores. 0 for none.
         batch_size: Packed rows a step; None takes about 4,096 behaviours.
         min_count: Items that occur less often become unknown.
-        tie_embeddings: Whether items are scored by the vectors they are read
-            with.
         precision: Keras dtype policy of training; `"auto"` takes bfloat16
             where the hardware multiplies it. Scores are always float32.
         seed: Of weights, packing, masks and dropout. `fit` sets Keras'
             global seed to it.
         objective_options: Of the objective, such as `{"mask_rate": 0.3}`.
-        **encoder_options: Further options of `BehaviorEncoder`, such as
-            `block="gated"` or `position_encoding="rotary"`.
+        **options: Further options of `BehaviorEncoder`, such as
+            `block="gated"` or `position_encoding="rotary"`; of
+            `BehaviorModel`: `tie_embeddings`, `similarity`, `temperature`;
+            and of `PackedBatches`: `windows`, `prefix_rate`, `row_length`.
 
     Attributes:
         model: The Keras model, in float32.
@@ -96,14 +104,17 @@ class Recommender(Scorer):
         max_length: int = 200,
         dropout: float = 0.2,
         loss: str | CatalogLoss = "catalog",
+        optimizer: str = "adam",
         learning_rate: float = 1e-3,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+        weight_averaging: float = 0.0,
         batch_size: int | None = None,
         min_count: int = 1,
-        tie_embeddings: bool = True,
         precision: str = "auto",
         seed: int = 0,
         objective_options: dict[str, Any] | None = None,
-        **encoder_options: Any,
+        **options: Any,
     ):
         if isinstance(loss, str) and loss not in _LOSSES:
             raise ValueError(
@@ -111,24 +122,31 @@ class Recommender(Scorer):
             )
         self.objective = objective
         self.loss = loss
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.warmup = warmup
+        self.weight_averaging = weight_averaging
         self.batch_size = batch_size
         self.min_count = min_count
-        self.tie_embeddings = tie_embeddings
         self.precision = precision
         self.seed = seed
         self.objective_options = dict(objective_options or {})
+        self.batch_options = {name: options.pop(name) for name in _BATCH if name in options}
+        self.model_options = {name: options.pop(name) for name in _MODEL if name in options}
         self.encoder_options = {
             "emb_dim": emb_dim,
             "num_layers": num_layers,
             "num_heads": num_heads,
             "max_length": max_length,
             "dropout": dropout,
-            **encoder_options,
+            **options,
         }
         objective_by_name(objective, **self.objective_options)
         # Made once for nothing, so that a misspelt or unfitting option is told here, not in fit.
-        self._make_model(NUM_RESERVED + 1, num_behaviors=0, precision="float32")
+        self.make_model(NUM_RESERVED + 1, num_behaviors=0, precision="float32")
+        self.make_optimizer(num_steps=1)
+        check_averaging(weight_averaging)
         self.model: Any = None
         self.curve: list[dict[str, float]] = []
         self._train: BehaviorLog | None = None
@@ -188,13 +206,15 @@ class Recommender(Scorer):
             max_length=self.encoder_options["max_length"],
             batch_size=self.batch_size,
             seed=self.seed,
+            **self.batch_options,
         )
         if self.model is None:
-            self.model = self._make_model(
+            self.model = self.make_model(
                 self.vocabulary.size, len(sequences.behavior_vocabulary), "float32"
             )
         self.histories, self.catalogue, self._train = sequences, log.catalogue, log
-        self._train_model(
+        self.curve = train(
+            self,
             batches,
             validation,
             epochs=epochs,
@@ -299,7 +319,7 @@ class Recommender(Scorer):
         if vocabulary.size == self.vocabulary.size:
             return self
         old = self.model
-        self.model = self._make_model(vocabulary.size, old.encoder.num_behaviors, "float32")
+        self.model = self.make_model(vocabulary.size, old.encoder.num_behaviors, "float32")
         for old_weight, new_weight in zip(old.weights, self.model.weights, strict=True):
             values = keras.ops.convert_to_numpy(old_weight)
             if old_weight.shape != new_weight.shape:
@@ -363,13 +383,18 @@ class Recommender(Scorer):
         return {
             "objective": self.objective,
             "loss": loss if isinstance(loss, str) else keras.saving.serialize_keras_object(loss),
+            "optimizer": self.optimizer,
             "learning_rate": self.learning_rate,
+            "schedule": self.schedule,
+            "warmup": self.warmup,
+            "weight_averaging": self.weight_averaging,
             "batch_size": self.batch_size,
             "min_count": self.min_count,
-            "tie_embeddings": self.tie_embeddings,
             "precision": self.precision,
             "seed": self.seed,
             "objective_options": self.objective_options,
+            **self.batch_options,
+            **self.model_options,
             **self.encoder_options,
         }
 
@@ -377,77 +402,28 @@ class Recommender(Scorer):
         fitted = "not fitted" if self.model is None else f"{len(self.vocabulary)} items"
         return f"<Recommender {self.objective} behaviour, {fitted}>"
 
-    def _make_model(self, vocab_size: int, num_behaviors: int, precision: str) -> Any:
+    def make_model(self, vocab_size: int, num_behaviors: int, precision: str) -> Any:
+        """Returns a new, built model of this recommender's options."""
         encoder = BehaviorEncoder(
             vocab_size, num_behaviors=num_behaviors, dtype=precision, **self.encoder_options
         )
-        model = _MODELS[self.objective](encoder, tie_embeddings=self.tie_embeddings)
+        model = _MODELS[self.objective](encoder, **self.model_options)
         model.build()
         return model
 
-    def _train_model(
-        self,
-        batches: PackedBatches,
-        validation: BehaviorLog | None,
-        *,
-        epochs: int,
-        patience: int,
-        metric: str,
-        filter_seen: bool,
-        checkpoint: str | os.PathLike[str] | None,
-        callbacks: Sequence[keras.callbacks.Callback],
-        verbose: Any,
-    ) -> None:
-        precision = fast_precision() if self.precision == "auto" else self.precision
-        # Half precision trains a twin; its weights are copied for scores in float32.
-        trained = self.model
-        if precision != "float32":
-            trained = self._make_model(
-                self.vocabulary.size, self.model.encoder.num_behaviors, precision
-            )
-            trained.set_weights(self.model.get_weights())
-        trained.compile(keras.optimizers.Adam(self.learning_rate), loss=self._loss())
-        copy = _CopyWeights(trained, self.model)
-        # In order: each may read what those before it wrote into the logs.
-        watching: list[keras.callbacks.Callback] = [_Clock(), copy]
-        stopping = None
-        if validation is not None:
-            name, _, length = metric.partition("@")
-            watching.append(
-                RankingEvaluation(
-                    self,
-                    validation,
-                    k=int(length or 10),
-                    filter_seen=filter_seen,
-                    metrics=tuple({"hr": 0, "ndcg": 0, name: 0}),
-                )
-            )
-            stopping = keras.callbacks.EarlyStopping(
-                monitor=f"val_{metric}", mode="max", patience=patience, restore_best_weights=True
-            )
-            watching.append(stopping)
-        self.curve = []
-        first_epoch = 0
-        if checkpoint is not None:
-            run = self.get_config() | {"behaviors": batches.num_behaviors, "metric": metric}
-            kept = TrainingCheckpoint(checkpoint, run=run, early_stopping=stopping)
-            first_epoch = kept.restore(trained)
-            watching.append(kept)
-            self.curve = list(kept.curve)
-        batches.set_epoch(first_epoch)
-        history = trained.fit(
-            batches,
-            epochs=epochs,
-            initial_epoch=first_epoch,
-            callbacks=[*watching, *callbacks],
-            verbose=verbose,
+    def make_optimizer(self, *, num_steps: int) -> keras.optimizers.Optimizer:
+        """Returns a new optimizer for a training of `num_steps` steps."""
+        if self.optimizer not in _OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {_OPTIMIZERS}, got {self.optimizer!r}.")
+        rate = learning_rate_schedule(
+            self.schedule, self.learning_rate, num_steps=num_steps, warmup=self.warmup
         )
-        copy.on_train_end()
-        for index, epoch in enumerate(history.epoch):
-            values = {name: float(series[index]) for name, series in history.history.items()}
-            self.curve.append({"epoch": epoch, **values})
+        return keras.optimizers.get(
+            {"class_name": self.optimizer, "config": {"learning_rate": rate}}
+        )
 
-    def _loss(self) -> CatalogLoss:
+    def make_loss(self) -> CatalogLoss:
+        """Returns the loss, a new one where it was given by name."""
         if isinstance(self.loss, CatalogLoss):
             return self.loss
         options: dict[str, Any] = {"seed": self.seed} if self.loss == "sampled" else {}
@@ -460,28 +436,3 @@ class Recommender(Scorer):
     def _require_fitted(self) -> None:
         if self.model is None:
             raise NotFittedError("This Recommender is not fitted: call fit() or load().")
-
-
-class _CopyWeights(keras.callbacks.Callback):
-    """Brings the scoring model up to the trained one."""
-
-    def __init__(self, trained: Any, scoring: Any):
-        super().__init__()
-        self.trained, self.scoring = trained, scoring
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.on_train_end()
-
-    def on_train_end(self, logs=None):
-        if self.trained is not self.scoring:
-            self.scoring.set_weights(self.trained.get_weights())
-
-
-class _Clock(keras.callbacks.Callback):
-    """Adds the seconds of training to an epoch's logs."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._begin = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.perf_counter() - self._begin

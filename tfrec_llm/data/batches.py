@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 BEHAVIORS_A_BATCH = 4096
+WINDOWS = ("newest", "random")
+# Tells the draws of windows from those of packing.
+_WINDOW_DRAWS = 1 << 20
 
 
 class PackedBatches(keras.utils.PyDataset):
@@ -35,15 +38,21 @@ class PackedBatches(keras.utils.PyDataset):
             history and fills well.
         batch_size: Rows a batch; None takes about 4,096 behaviours.
         seed: Seed of packing and of what the objective draws.
+        windows: Which stretch of a history longer than `max_length` is read:
+            `"newest"`, or `"random"`, another one in every epoch.
+        prefix_rate: Share of users whose history ends, for an epoch, at a
+            place drawn at random, so that earlier behaviours are seen as the
+            newest, too.
 
     Attributes:
-        num_cut: Behaviours older than `max_length`, not read.
+        num_cut: Behaviours that the epoch does not read.
         num_short: Users with too few behaviours to give a target.
         packing: The current epoch's packing; `packing.fill` is its fill.
 
     Raises:
         EmptyLogError: If no user has enough behaviours.
-        ValueError: If `row_length` is below the longest history.
+        ValueError: If `row_length` is below the longest history, or an option
+            is out of its range.
 
     Example:
         >>> vocabulary = tfrec_llm.data.Vocabulary(["a", "b", "c"])
@@ -65,9 +74,15 @@ class PackedBatches(keras.utils.PyDataset):
         row_length: int | None = None,
         batch_size: int | None = None,
         seed: int = 0,
+        windows: str = "newest",
+        prefix_rate: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if windows not in WINDOWS:
+            raise ValueError(f"windows must be one of {WINDOWS}, got {windows!r}.")
+        if not 0.0 <= prefix_rate <= 1.0:
+            raise ValueError(f"prefix_rate must lie in 0..1, got {prefix_rate}.")
         if max_length < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(
                 f"max_length and batch_size must be positive, got {max_length} and {batch_size}."
@@ -76,26 +91,44 @@ class PackedBatches(keras.utils.PyDataset):
         self.objective = objective
         self.max_length = max_length
         self.seed = seed
+        self.windows = windows
+        self.prefix_rate = prefix_rate
         read = np.minimum(sequences.lengths, max_length + objective.lookahead)
-        self.num_cut = int((sequences.lengths - read).sum())
-        self._lengths = np.maximum(read - objective.lookahead, 0)
-        self.num_short = int((self._lengths == 0).sum())
-        if not self._lengths.any():
+        lengths = np.maximum(read - objective.lookahead, 0)
+        self.num_short = int((lengths == 0).sum())
+        if not lengths.any():
             raise EmptyLogError(
                 f"None of {len(sequences)} users has the {1 + objective.lookahead} behaviours that "
                 "a target needs."
             )
-        self.row_length = row_length or _row_length(self._lengths)
+        self.row_length = row_length or _row_length(lengths)
         self.batch_size = batch_size or max(1, BEHAVIORS_A_BATCH // self.row_length)
-        # Where the part of a history that is read begins.
-        self._starts = np.asarray(sequences.offsets[1:], np.int64) - read
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Packs for an epoch, counted from 0; `fit` goes on by itself."""
         self.epoch = epoch
+        self._choose_windows()
         rng = np.random.default_rng([self.seed, epoch])
         self.packing = pack(self._lengths, self.row_length, rng)
+
+    def _choose_windows(self) -> None:
+        """Sets where the part of every history begins that this epoch reads, and its length."""
+        lookahead = self.objective.lookahead
+        rng = np.random.default_rng([self.seed, self.epoch, _WINDOW_DRAWS])
+        lengths = np.asarray(self.sequences.lengths, np.int64)
+        kept = lengths
+        if self.prefix_rate:
+            shortest = np.minimum(lengths, 1 + lookahead)
+            drawn = shortest + (rng.random(len(lengths)) * (lengths - shortest + 1)).astype(int)
+            kept = np.where(rng.random(len(lengths)) < self.prefix_rate, drawn, lengths)
+        read = np.minimum(kept, self.max_length + lookahead)
+        skipped = kept - read
+        if self.windows == "random":
+            skipped = (rng.random(len(lengths)) * (skipped + 1)).astype(np.int64)
+        self.num_cut = int((lengths - read).sum())
+        self._starts = np.asarray(self.sequences.offsets[:-1], np.int64) + skipped
+        self._lengths = np.maximum(read - lookahead, 0)
 
     def on_epoch_end(self) -> None:
         """Packs for the next epoch."""

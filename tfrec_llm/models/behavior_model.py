@@ -9,7 +9,10 @@ from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at, newest_hidden
+from tfrec_llm.training.memory import keep_freed_memory
 from tfrec_llm.training.update_order import keep_update_order
+
+SIMILARITIES = ("dot", "cosine")
 
 
 class BehaviorModel(keras.Model):
@@ -24,6 +27,11 @@ class BehaviorModel(keras.Model):
         encoder: The `BehaviorEncoder` to train.
         tie_embeddings: Whether items are scored by the vectors they are read
             with. False trains a second table.
+        similarity: `"dot"`, or `"cosine"`: hidden states and item vectors are
+            scaled to length one, so that an item's popularity cannot hide in
+            the length of its vector.
+        temperature: What similarities are divided by; with `"cosine"` about
+            0.05 to 0.1.
 
     Call arguments:
         inputs: Batch, see `BehaviorEncoder`, with `target_positions`
@@ -33,18 +41,37 @@ class BehaviorModel(keras.Model):
         Float tensor `[rows, targets, emb_dim]` or float32 `[rows, vocab_size]`.
     """
 
-    def __init__(self, encoder: BehaviorEncoder, *, tie_embeddings: bool = True, **kwargs: Any):
+    def __init__(
+        self,
+        encoder: BehaviorEncoder,
+        *,
+        tie_embeddings: bool = True,
+        similarity: str = "dot",
+        temperature: float = 1.0,
+        **kwargs: Any,
+    ):
+        if similarity not in SIMILARITIES:
+            raise ValueError(f"similarity must be one of {SIMILARITIES}, got {similarity!r}.")
+        if not temperature > 0.0:
+            raise ValueError(f"temperature must be positive, got {temperature}.")
         # The encoder may compute in half precision; scores stay in float32, or many items tie.
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         self.encoder = encoder
         self.tie_embeddings = tie_embeddings
+        self.similarity = similarity
+        self.temperature = temperature
         self.loss_seed = keras.random.SeedGenerator(seed=0)
 
     @property
     def table(self):
-        """Float variable `[vocab_size, emb_dim]` that items are scored by."""
+        """Float variable `[vocab_size, emb_dim]`: the vectors that items are scored by."""
         return self.encoder.item_embedding.table if self.tie_embeddings else self.output_table
+
+    @property
+    def item_vectors(self):
+        """Float tensor `[vocab_size, emb_dim]`: `table`, at length one where that is the way."""
+        return unit_length(self.table) if self.similarity == "cosine" else self.table
 
     def build(self, inputs_shape=None):
         if not self.encoder.built:
@@ -82,6 +109,7 @@ class BehaviorModel(keras.Model):
                 "tfrec_llm.evaluation.RankingEvaluation to fit() for ranking metrics."
             )
         keep_update_order()
+        keep_freed_memory()
         if self.encoder.dtype_policy.name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.get(optimizer))
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
@@ -99,18 +127,25 @@ class BehaviorModel(keras.Model):
     def call(self, inputs, training=None):
         hidden = self.encoder(inputs, training=training)
         if "target_positions" in inputs:
-            return hidden_at(hidden, inputs["target_positions"])
+            return self.queries(hidden_at(hidden, inputs["target_positions"]))
         return self.scores(newest_hidden(hidden, inputs))
+
+    def queries(self, hidden):
+        """Returns hidden states as their products with `item_vectors` give scores."""
+        if self.similarity == "cosine":
+            hidden = unit_length(hidden)
+        return hidden if self.temperature == 1.0 else hidden * (1.0 / self.temperature)
 
     def scores(self, hidden):
         """Returns float32 scores `[rows, vocab_size]` of hidden states `[rows, emb_dim]`."""
-        return ops.matmul(ops.cast(hidden, "float32"), ops.transpose(self.table))
+        queries = ops.cast(self.queries(hidden), "float32")
+        return ops.matmul(queries, ops.transpose(self.item_vectors))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         weights = ops.cast(ops.cast(y, "int32") >= NUM_RESERVED, "float32")
         if sample_weight is not None:
             weights = weights * ops.cast(sample_weight, "float32")
-        loss = self.loss(y, y_pred, self.table, weights, first_item=NUM_RESERVED)
+        loss = self.loss(y, y_pred, self.item_vectors, weights, first_item=NUM_RESERVED)
         for extra in self.losses:
             loss = loss + ops.cast(extra, loss.dtype)
         return loss
@@ -128,6 +163,8 @@ class BehaviorModel(keras.Model):
         return super().get_config() | {
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "tie_embeddings": self.tie_embeddings,
+            "similarity": self.similarity,
+            "temperature": self.temperature,
         }
 
     @classmethod
@@ -137,3 +174,10 @@ class BehaviorModel(keras.Model):
             config["encoder"], custom_objects=custom_objects
         )
         return cls(**config)
+
+
+def unit_length(vectors):
+    """Returns vectors `[..., emb_dim]` at length one, worked out in float32; zeros stay zeros."""
+    wide = ops.cast(vectors, "float32")
+    square = ops.sum(ops.square(wide), axis=-1, keepdims=True)
+    return ops.cast(wide * ops.rsqrt(ops.maximum(square, 1e-12)), vectors.dtype)

@@ -21,8 +21,8 @@ class MaskedBehaviorModel(BehaviorModel):
     Args:
         encoder: The `BehaviorEncoder` to train; looks both ways unless it
             was made causal.
-        tie_embeddings: Whether items are scored by the vectors they are read
-            with.
+        **kwargs: Further options of `BehaviorModel`: `tie_embeddings`,
+            `similarity`, `temperature`.
 
     Call arguments: See `BehaviorModel`.
 
@@ -37,10 +37,10 @@ class MaskedBehaviorModel(BehaviorModel):
 
     objective = "masked"
 
-    def __init__(self, encoder: BehaviorEncoder, *, tie_embeddings: bool = True, **kwargs: Any):
+    def __init__(self, encoder: BehaviorEncoder, **kwargs: Any):
         if encoder.causal is None:
             encoder.causal = False
-        super().__init__(encoder, tie_embeddings=tie_embeddings, **kwargs)
+        super().__init__(encoder, **kwargs)
 
     def call(self, inputs, training=None):
         if "target_positions" in inputs:

@@ -17,8 +17,8 @@ class NextBehaviorModel(BehaviorModel):
 
     Args:
         encoder: The `BehaviorEncoder` to train; becomes causal.
-        tie_embeddings: Whether items are scored by the vectors they are read
-            with.
+        **kwargs: Further options of `BehaviorModel`: `tie_embeddings`,
+            `similarity`, `temperature`.
 
     Call arguments: See `BehaviorModel`.
 
@@ -37,11 +37,11 @@ class NextBehaviorModel(BehaviorModel):
 
     objective = "next"
 
-    def __init__(self, encoder: BehaviorEncoder, *, tie_embeddings: bool = True, **kwargs: Any):
+    def __init__(self, encoder: BehaviorEncoder, **kwargs: Any):
         if encoder.causal is False:
             raise ValueError(
                 "This encoder looks both ways (causal=False), so it would see the behaviours that "
                 "NextBehaviorModel has it predict. Make it with causal=True or causal=None."
             )
         encoder.causal = True
-        super().__init__(encoder, tie_embeddings=tie_embeddings, **kwargs)
+        super().__init__(encoder, **kwargs)

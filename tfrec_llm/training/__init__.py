@@ -1,14 +1,18 @@
-"""Training: the functions of a training loop, checkpoints, precision."""
+"""Training: the functions of a training loop, callbacks, schedules, precision."""
 
 import importlib
 from typing import Any
 
 _MODULES = {
+    "BestWeights": "best_weights",
     "ClickEvaluation": "click_evaluation",
+    "ScoringCopy": "scoring_copy",
     "TrainingCheckpoint": "checkpoint",
     "evaluate": "click_training",
     "fast_precision": "precision",
+    "keep_freed_memory": "memory",
     "keep_update_order": "update_order",
+    "learning_rate_schedule": "schedule",
     "train_epoch": "click_training",
     "train_step": "click_training",
 }

@@ -11,20 +11,23 @@ import numpy as np
 
 from tfrec_llm.data.atomic import replace_file
 from tfrec_llm.errors import SavedModelError
+from tfrec_llm.training.best_weights import BestWeights
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
     """Keeps all that an interrupted training needs to end as if undisturbed.
 
     After every epoch one file is replaced: weights, optimizer and random
-    state, and what early stopping remembers. When training is complete the
+    state, and the best epoch's weights. When training is complete the
     file is removed.
 
     Args:
         path: The file.
         run: What identifies the run, JSON-able: a checkpoint of another run
             is refused.
-        early_stopping: The callback whose state is kept, too.
+        best: The callback whose state and best weights are kept, too.
+        scoring: A model beside the trained one whose weights are kept, too,
+            such as an average over epochs.
 
     Example:
         >>> checkpoint = TrainingCheckpoint("training.npz", run={"data": "eshop"})
@@ -37,14 +40,16 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         path: str | os.PathLike[str],
         *,
         run: dict[str, Any],
-        early_stopping: keras.callbacks.EarlyStopping | None = None,
+        best: BestWeights | None = None,
+        scoring: keras.Model | None = None,
     ):
         super().__init__()
         self.path = Path(path)
         self.run = json.loads(json.dumps(run))
-        self.early_stopping = early_stopping
+        self.best = best
+        self.scoring = scoring
         self.curve: list[dict[str, float]] = []
-        self._restored: dict[str, Any] | None = None
+        self._restored: tuple[dict[str, Any], list[np.ndarray]] | None = None
 
     def restore(self, model: keras.Model) -> int:
         """Takes the state of the file up and returns the epoch to start with.
@@ -76,47 +81,41 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 "Delete it to start anew, or give another path."
             )
         model.optimizer.build(model.trainable_variables)
-        variables = _variables(model)
+        variables = self._variables(model)
         for index, variable in enumerate(variables):
             variable.assign(arrays[f"variable_{index}"])
         self.curve = state["curve"]
-        best = [arrays[f"best_{index}"] for index in range(state["num_best"])]
-        self._restored = state["early_stopping"] | {"best_weights": best or None}
+        best_weights = [arrays[f"best_{index}"] for index in range(state["num_best"])]
+        self._restored = state["best"], best_weights
         return state["epoch"] + 1
 
     def on_train_begin(self, logs=None):
-        # Early stopping forgets everything as training begins, so this callback stands behind it.
-        if self._restored is not None and self.early_stopping is not None:
-            vars(self.early_stopping).update(self._restored)
+        # The other forgets everything as training begins, so this callback stands behind it.
+        if self._restored is not None and self.best is not None:
+            self.best.take_up(*self._restored)
 
     def on_epoch_end(self, epoch, logs=None):
         self.curve.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
-        stopping: dict[str, Any] = {}
-        best: list[np.ndarray] = []
-        if self.early_stopping is not None:
-            held = vars(self.early_stopping)
-            stopping = {name: held[name] for name in ("wait", "best", "best_epoch")}
-            stopping["best"] = None if stopping["best"] is None else float(stopping["best"])
-            best = held["best_weights"] or []
+        best_weights = (self.best.best_weights if self.best else None) or []
         state = {
             "epoch": epoch,
             "run": self.run,
             "curve": self.curve,
-            "early_stopping": stopping,
-            "num_best": len(best),
+            "best": self.best.state() if self.best else {},
+            "num_best": len(best_weights),
         }
         arrays: dict[str, Any] = {
             f"variable_{index}": np.asarray(keras.ops.convert_to_numpy(variable))
-            for index, variable in enumerate(_variables(self.model))
+            for index, variable in enumerate(self._variables(self.model))
         }
-        arrays |= {f"best_{index}": value for index, value in enumerate(best)}
+        arrays |= {f"best_{index}": value for index, value in enumerate(best_weights)}
         with replace_file(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(file, state=np.array(json.dumps(state)), **arrays)
 
     def on_train_end(self, logs=None):
         self.path.unlink(missing_ok=True)
 
-
-def _variables(model: keras.Model) -> list[Any]:
-    seeds = [v for v in model.non_trainable_variables if v not in model.non_trainable_weights]
-    return [*model.weights, *seeds, *model.optimizer.variables]
+    def _variables(self, model: keras.Model) -> list[Any]:
+        seeds = [v for v in model.non_trainable_variables if v not in model.non_trainable_weights]
+        beside = [] if self.scoring in (None, model) else self.scoring.weights
+        return [*model.weights, *seeds, *model.optimizer.variables, *beside]

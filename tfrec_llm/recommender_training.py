@@ -1,0 +1,94 @@
+"""How a recommender's model is trained."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from tfrec_llm.data.batches import PackedBatches
+from tfrec_llm.evaluation.callback import RankingEvaluation
+from tfrec_llm.training.best_weights import BestWeights
+from tfrec_llm.training.checkpoint import TrainingCheckpoint
+from tfrec_llm.training.precision import fast_precision
+from tfrec_llm.training.scoring_copy import ScoringCopy
+
+if TYPE_CHECKING:
+    from tfrec_llm.data.behavior_log import BehaviorLog
+    from tfrec_llm.recommender import Recommender
+
+
+def train(
+    recommender: "Recommender",
+    batches: PackedBatches,
+    validation: "BehaviorLog | None",
+    *,
+    epochs: int,
+    patience: int,
+    metric: str,
+    filter_seen: bool,
+    checkpoint: str | os.PathLike[str] | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: Any,
+) -> list[dict[str, float]]:
+    """Trains `recommender.model`, see `Recommender.fit`; returns a dict an epoch."""
+    scoring = recommender.model
+    precision = recommender.precision
+    precision = fast_precision() if precision == "auto" else precision
+    # Half precision and averaging train a twin; the weights that score are float32, in `scoring`.
+    trained = scoring
+    if precision != "float32" or recommender.weight_averaging:
+        trained = recommender.make_model(
+            scoring.encoder.vocab_size, scoring.encoder.num_behaviors, precision
+        )
+        trained.set_weights(scoring.get_weights())
+    optimizer = recommender.make_optimizer(num_steps=epochs * len(batches))
+    trained.compile(optimizer, loss=recommender.make_loss())
+    # In order: each may read what those before it wrote into the logs.
+    copy = ScoringCopy(trained, scoring, averaging=recommender.weight_averaging)
+    watching: list[keras.callbacks.Callback] = [_Clock(), copy]
+    best = None
+    if validation is not None:
+        name, _, length = metric.partition("@")
+        watching.append(
+            RankingEvaluation(
+                recommender,
+                validation,
+                k=int(length or 10),
+                filter_seen=filter_seen,
+                metrics=tuple({"hr": 0, "ndcg": 0, name: 0}),
+            )
+        )
+        best = BestWeights(scoring, monitor=f"val_{metric}", patience=patience)
+        watching.append(best)
+    curve: list[dict[str, float]] = []
+    first_epoch = 0
+    if checkpoint is not None:
+        run = recommender.get_config() | {"behaviors": batches.num_behaviors, "metric": metric}
+        kept = TrainingCheckpoint(checkpoint, run=run, best=best, scoring=scoring)
+        first_epoch = kept.restore(trained)
+        watching.append(kept)
+        curve = list(kept.curve)
+    batches.set_epoch(first_epoch)
+    history = trained.fit(
+        batches,
+        epochs=epochs,
+        initial_epoch=first_epoch,
+        callbacks=[*watching, *callbacks],
+        verbose=verbose,
+    )
+    for index, epoch in enumerate(history.epoch):
+        values = {name: float(series[index]) for name, series in history.history.items()}
+        curve.append({"epoch": epoch, **values})
+    return curve
+
+
+class _Clock(keras.callbacks.Callback):
+    """Adds the seconds of training to an epoch's logs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.perf_counter() - self._begin
