@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from tfrec_llm.metrics import target_ranks, top_k
+from tfrec_llm.metrics.running_ranks import RunningRanks
+from tfrec_llm.metrics.running_top_k import RunningTopK
 
 
 def scores_with_ties(rows=40, size=60, seed=0):
@@ -103,3 +105,55 @@ def test_a_model_that_scores_nan_gains_nothing():
 def test_targets_and_rows_must_go_together():
     with pytest.raises(ValueError, match="do not go with"):
         target_ranks(np.zeros((3, 5)), np.array([1, 2]))
+
+
+def in_blocks(scores, width):
+    for first in range(0, scores.shape[1], width):
+        block = scores[:, first : first + width]
+        block.flags.writeable = False
+        yield first, block
+
+
+@pytest.mark.parametrize("width", [1, 7, 60, 100])
+@pytest.mark.parametrize("k", [1, 5, 60])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_running_top_k_is_that_of_all_columns_at_once(width, k, seed):
+    scores = scores_with_ties(seed=seed)
+    scores[2] = np.arange(60)  # every column is better than all before it
+    scores[3, ::7] = np.nan
+    best = RunningTopK(len(scores), k)
+    for first, block in in_blocks(scores, width):
+        best.add(first, block)
+    np.testing.assert_array_equal(best.columns, top_k(scores, k))
+    found = np.take_along_axis(scores, np.maximum(best.columns, 0), axis=1)
+    np.testing.assert_array_equal(best.scores, np.where(best.columns < 0, -np.inf, found))
+
+
+@pytest.mark.parametrize("width", [1, 7, 60, 100])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_running_ranks_are_those_of_all_columns_at_once(width, several, seed):
+    rng = np.random.default_rng(seed)
+    scores = scores_with_ties(seed=seed)
+    scores[3, ::7] = np.nan
+    removed = np.nonzero(rng.random(scores.shape) < 0.3)
+    rows = np.sort(rng.integers(0, len(scores), 150)) if several else np.arange(len(scores))
+    targets = rng.integers(-1, scores.shape[1], len(rows))
+    own = scores[rows, targets]
+    running = RunningRanks(own, targets, rows=rows if several else None, removed=removed)
+    for first, block in in_blocks(scores, width):
+        running.add(first, block)
+    assert running.exact()
+    expected = target_ranks(scores, targets, rows=rows if several else None, removed=removed)
+    np.testing.assert_array_equal(running.ranks(), expected)
+
+
+def test_running_ranks_tell_the_scores_that_they_should_have_been_given():
+    scores = scores_with_ties()
+    targets = np.arange(len(scores))
+    own = scores[targets, targets]
+    running = RunningRanks(own + np.float32(1e-6), targets)
+    for first, block in in_blocks(scores, 7):
+        running.add(first, block)
+    assert not running.exact()
+    np.testing.assert_array_equal(running.found, own)

@@ -96,17 +96,37 @@ def target_ranks(
     known = targets >= 0
     columns = np.where(known, targets, 0)
     own = scores[np.arange(len(targets)) if rows is None else rows, columns]
-    below = np.empty(len(targets), np.int64)
-    at_once = max(1, _BLOCK // max(scores.shape[1], 1))
-    for i in range(0, len(targets), at_once):
-        block = slice(i, i + at_once)
-        compared = scores[block if rows is None else rows[block]]
-        below[block] = np.count_nonzero(compared < own[block, None], axis=1)
-    ranks = (scores.shape[1] - below).astype(np.float64)
+    ranks = (scores.shape[1] - count_below(scores, own, rows=rows)).astype(np.float64)
     ranks[~known | (own == -np.inf)] = np.inf
     if removed is not None:
         _take_out(removed, scores, columns, own, rows, ranks)
     return ranks
+
+
+def count_below(
+    scores: np.ndarray, own: np.ndarray, *, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Counts the columns that score below each of some scores.
+
+    Args:
+        scores: Float `[n, size]`.
+        own: Float `[m]`, what they are compared with.
+        rows: Integer `[m]`, the row that each is compared with; None when row i is for score i.
+
+    Returns:
+        int64 `[m]`.
+
+    Example:
+        >>> count_below(np.array([[0.2, 0.9, 0.5]]), np.array([0.5]))
+        array([1])
+    """
+    below = np.empty(len(own), np.int64)
+    at_once = max(1, _BLOCK // max(scores.shape[1], 1))
+    for i in range(0, len(own), at_once):
+        block = slice(i, i + at_once)
+        compared = scores[block if rows is None else rows[block]]
+        below[block] = np.count_nonzero(compared < own[block, None], axis=1)
+    return below
 
 
 def _take_out(
