@@ -18,6 +18,7 @@ _PACKAGES = (
     "losses",
     "metrics",
     "models",
+    "optimizers",
     "training",
 )
 _NAMES = {
