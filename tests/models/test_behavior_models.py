@@ -185,3 +185,18 @@ def test_one_encoder_goes_from_one_objective_to_the_next(sequences):
         np.testing.assert_array_equal(one, other)
     second.fit(next_batches(sequences, max_length=8), verbose=0)
     assert not np.array_equal(encoder.get_weights()[0], learned[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"similarity": "cosine", "temperature": 0.1}])
+@pytest.mark.parametrize("model_class", MODELS)
+def test_scores_are_the_products_of_what_asking_gives_with_the_item_vectors(
+    model_class, options, sequences
+):
+    model = model_class(BehaviorEncoder(**SMALL), **options)
+    batch = padded_batch(sequences, max_length=8)
+    vectors = ops.convert_to_numpy(model(model.asking(batch)))
+    assert vectors.shape == (40, 1, 8)
+    items = ops.convert_to_numpy(ops.convert_to_tensor(model.item_vectors))
+    np.testing.assert_allclose(vectors[:, 0] @ items.T, scores(model, batch), atol=1e-5)
+    if options:
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 10, rtol=1e-5)

@@ -8,7 +8,7 @@ from keras import ops
 from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
-from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at, newest_hidden
+from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.training.memory import keep_freed_memory
 from tfrec_llm.training.update_order import keep_update_order
 
@@ -125,10 +125,24 @@ class BehaviorModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs, training=None):
-        hidden = self.encoder(inputs, training=training)
-        if "target_positions" in inputs:
-            return self.queries(hidden_at(hidden, inputs["target_positions"]))
-        return self.scores(newest_hidden(hidden, inputs))
+        asked = inputs if "target_positions" in inputs else self.asking(inputs)
+        hidden = self.encoder(asked, training=training)
+        vectors = self.queries(hidden_at(hidden, asked["target_positions"]))
+        return vectors if asked is inputs else self.scores(vectors[:, 0])
+
+    def asking(self, inputs):
+        """Returns the batch that asks for what comes after each row's newest behaviour.
+
+        Called on it, the model gives `[rows, 1, emb_dim]`, whose products with
+        `item_vectors` are the scores.
+
+        Args:
+            inputs: Batch of one history a row, padded on either side.
+        """
+        present = ops.cast(inputs["segments"] > 0, "int32")
+        places = ops.arange(1, ops.shape(present)[1] + 1, dtype="int32")
+        newest = ops.argmax(present * places, axis=1)
+        return {**inputs, "target_positions": newest[:, None]}
 
     def queries(self, hidden):
         """Returns hidden states as their products with `item_vectors` give scores."""
@@ -136,10 +150,9 @@ class BehaviorModel(keras.Model):
             hidden = unit_length(hidden)
         return hidden if self.temperature == 1.0 else hidden * (1.0 / self.temperature)
 
-    def scores(self, hidden):
-        """Returns float32 scores `[rows, vocab_size]` of hidden states `[rows, emb_dim]`."""
-        queries = ops.cast(self.queries(hidden), "float32")
-        return ops.matmul(queries, ops.transpose(self.item_vectors))
+    def scores(self, vectors):
+        """Returns float32 scores `[rows, vocab_size]` of `[rows, emb_dim]` that `queries` gave."""
+        return ops.matmul(ops.cast(vectors, "float32"), ops.transpose(self.item_vectors))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         weights = ops.cast(ops.cast(y, "int32") >= NUM_RESERVED, "float32")

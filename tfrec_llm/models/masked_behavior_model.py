@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfrec_llm.data.vocabulary import MASK
-from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
+from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.behavior_model import BehaviorModel
 
 
@@ -42,12 +42,11 @@ class MaskedBehaviorModel(BehaviorModel):
             encoder.causal = False
         super().__init__(encoder, **kwargs)
 
-    def call(self, inputs, training=None):
-        if "target_positions" in inputs:
-            hidden = self.encoder(inputs, training=training)
-            return hidden_at(hidden, inputs["target_positions"])
-        hidden = self.encoder(_append_mask(inputs), training=training)
-        return self.scores(hidden[:, -1])
+    def asking(self, inputs):
+        appended = _append_mask(inputs)
+        rows, length = ops.shape(appended["items"])
+        last = ops.zeros((rows, 1), dtype="int32") + (length - 1)
+        return {**appended, "target_positions": last}
 
 
 def _append_mask(inputs):
