@@ -29,8 +29,8 @@ def test_swiglu_gates_one_half_of_its_columns_by_the_other(x):
 def test_an_unknown_activation_or_block_is_refused():
     with pytest.raises(ValueError, match=r"activation must be one of.*'tanh'"):
         FeedForward(activation="tanh")
-    with pytest.raises(ValueError, match=r"block must be one of.*'post_norm'"):
-        TransformerBlock(2, block="post_norm")
+    with pytest.raises(ValueError, match=r"block must be one of.*'sandwich'"):
+        TransformerBlock(2, block="sandwich")
 
 
 def test_gated_residual_is_a_sound_keras_layer(x):
@@ -46,7 +46,7 @@ def test_the_gate_is_a_sigmoid_of_the_residual_stream(x):
     np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", ["pre_norm", "gated"])
+@pytest.mark.parametrize("block", ["pre_norm", "post_norm", "gated"])
 def test_transformer_block_is_a_sound_keras_layer(block, x):
     options = {"num_heads": 2, "hid_dim": 12, "block": block}
     run_layer_test(TransformerBlock, options, x, output_shape=(3, 5, 8))

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from layer_test import run_layer_test
 
-from tfrec_llm.layers import TransformerEncoder
+from tfrec_llm.layers import TransformerBlock, TransformerEncoder
 from tfrec_llm.training import keep_update_order
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]], "int32")
@@ -98,3 +98,32 @@ def test_dropout_acts_in_training_only(x):
 def test_an_unknown_position_encoding_is_refused():
     with pytest.raises(ValueError, match=r"position_encoding must be one of.*'sinus'"):
         TransformerEncoder(position_encoding="sinus")
+
+
+@pytest.mark.parametrize(
+    ("options", "norms"),
+    [
+        ({"block": "post_norm"}, (True, False)),
+        ({"block": "pre_norm", "input_norm": True}, (True, True)),
+        ({"block": "pre_norm"}, (False, True)),
+    ],
+)
+def test_vectors_are_normalised_where_it_is_said(options, norms, x):
+    encoder = TransformerEncoder(num_layers=1, num_heads=2, position_encoding="none", **options)
+    hidden = ops.convert_to_numpy(encoder(x))
+    larger = ops.convert_to_numpy(encoder(10.0 * x))
+    # What is normalised first does not depend on the scale of what comes in.
+    assert np.allclose(hidden, larger, atol=1e-4) == norms[0]
+    np.testing.assert_allclose(hidden.mean(axis=-1), 0.0, atol=1e-5)
+    weights = {weight.path.split("/")[-2] for weight in encoder.weights}
+    assert ("first_norm" in weights, "norm" in weights) == norms
+
+
+def test_post_norm_is_the_plain_formula(x):
+    block = TransformerBlock(2, block="post_norm")
+    block(x)
+    expected = block.attention_norm(x + block.attention(x))
+    expected = block.feed_forward_norm(expected + block.feed_forward(expected))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(block(x)), ops.convert_to_numpy(expected), atol=1e-6
+    )

@@ -9,14 +9,15 @@ from tfrec_llm.layers.feed_forward import FeedForward
 from tfrec_llm.layers.gated_residual import GatedResidual
 from tfrec_llm.layers.self_attention import SelfAttention
 
-BLOCKS = ("pre_norm", "gated")
+BLOCKS = ("pre_norm", "post_norm", "gated")
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
 class TransformerBlock(keras.layers.Layer):
-    """Self-attention and feed-forward, each normalised before and added after.
+    """Self-attention and feed-forward, each added to what it read.
 
-    `"pre_norm"` is `x + sublayer(norm(x))` with GELU; `"gated"` is
+    `"pre_norm"` is `x + sublayer(norm(x))` with GELU, `"post_norm"`
+    `norm(x + sublayer(x))`, as in BERT; `"gated"` is
     `x + sigmoid(W x) * sublayer(norm(x))` with SwiGLU, which gained 7 % hit
     rate on MovieLens-1M in the eSASRec study and keeps deep stacks trainable.
 
@@ -24,7 +25,7 @@ class TransformerBlock(keras.layers.Layer):
         num_heads: Number of attention heads.
         hid_dim: Width of the feed-forward sublayer; None stands for four
             times the width of the input.
-        block: `"pre_norm"` or `"gated"`.
+        block: `"pre_norm"`, `"post_norm"` or `"gated"`.
         dropout: Share of each sublayer's outputs dropped in training.
         attention_dropout: Share of attention weights dropped in training.
         rotary: Whether attention uses rotary positions.
@@ -39,7 +40,7 @@ class TransformerBlock(keras.layers.Layer):
         Float tensor `[rows, length, emb_dim]`.
 
     Raises:
-        ValueError: If `block` is neither of the two.
+        ValueError: If `block` is none of the three.
 
     Example:
         >>> tuple(TransformerBlock(num_heads=2, block="gated")(keras.ops.ones((2, 5, 8))).shape)
@@ -110,13 +111,15 @@ class TransformerBlock(keras.layers.Layer):
         super().build(x_shape)
 
     def call(self, x, attention_mask=None, positions=None, training=None):
-        attended = self.attention(
-            self.attention_norm(x),
-            attention_mask=attention_mask,
-            positions=positions,
-            training=training,
-        )
-        x = self.attention_add(x, self.drop(attended, training=training))
+        def attend(x):
+            return self.attention(
+                x, attention_mask=attention_mask, positions=positions, training=training
+            )
+
+        if self.block == "post_norm":
+            x = self.attention_norm(x + self.drop(attend(x), training=training))
+            return self.feed_forward_norm(x + self.drop(self.feed_forward(x), training=training))
+        x = self.attention_add(x, self.drop(attend(self.attention_norm(x)), training=training))
         fed = self.feed_forward(self.feed_forward_norm(x))
         return self.feed_forward_add(x, self.drop(fed, training=training))
 

@@ -25,7 +25,10 @@ class TransformerEncoder(keras.layers.Layer):
         num_heads: Number of attention heads; divides the width of the input.
         hid_dim: Width of the feed-forward sublayers; None stands for four
             times the width of the input.
-        block: `"pre_norm"` or `"gated"`, see `TransformerBlock`.
+        block: `"pre_norm"`, `"post_norm"` or `"gated"`, see `TransformerBlock`.
+        input_norm: Whether the input is normalised before the first block, so
+            that its vectors weigh as much as what the blocks add; None stands
+            for yes with `"post_norm"` and no with the others.
         position_encoding: `"learned"` adds a trained vector a position,
             `"rotary"` turns queries and keys, `"none"` leaves order unseen.
         max_length: Number of learned positions; larger ones share the last.
@@ -64,6 +67,7 @@ class TransformerEncoder(keras.layers.Layer):
         *,
         hid_dim: int | None = None,
         block: str = "pre_norm",
+        input_norm: bool | None = None,
         position_encoding: str = "learned",
         max_length: int = 200,
         causal: bool = False,
@@ -81,6 +85,7 @@ class TransformerEncoder(keras.layers.Layer):
         self.num_heads = num_heads
         self.hid_dim = hid_dim
         self.block = block
+        self.input_norm = input_norm
         self.position_encoding = position_encoding
         self.max_length = max_length
         self.causal = causal
@@ -102,9 +107,13 @@ class TransformerEncoder(keras.layers.Layer):
             for index in range(num_layers)
         ]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, dtype=self.dtype_policy, name="norm"
-        )
+        self.norm_input = (block == "post_norm") if input_norm is None else input_norm
+        # Blocks that end with a norm need no other behind them.
+        self.norm_output = block != "post_norm"
+        if self.norm_input:
+            self.first_norm = _norm(self.dtype_policy, "first_norm")
+        if self.norm_output:
+            self.norm = _norm(self.dtype_policy, "norm")
 
     def build(self, x_shape, segments_shape=None, positions_shape=None):
         if self.position_encoding == "learned":
@@ -117,7 +126,10 @@ class TransformerEncoder(keras.layers.Layer):
             )
         for block in self.blocks:
             block.build(x_shape)
-        self.norm.build(x_shape)
+        if self.norm_input:
+            self.first_norm.build(x_shape)
+        if self.norm_output:
+            self.norm.build(x_shape)
         super().build(x_shape)
 
     def call(self, x, segments=None, positions=None, training=None):
@@ -128,11 +140,13 @@ class TransformerEncoder(keras.layers.Layer):
         if self.position_encoding == "learned":
             kept = ops.minimum(positions, self.max_length - 1)
             x = x + ops.cast(table_rows(self.position_table, kept), x.dtype)
+        if self.norm_input:
+            x = self.first_norm(x)
         x = self.drop(x, training=training)
         mask = self._mask(segments, length, x.dtype)
         for block in self.blocks:
             x = block(x, attention_mask=mask, positions=positions, training=training)
-        return self.norm(x)
+        return self.norm(x) if self.norm_output else x
 
     def compute_output_shape(self, x_shape, *args, **kwargs):
         return x_shape
@@ -143,6 +157,7 @@ class TransformerEncoder(keras.layers.Layer):
             "num_heads": self.num_heads,
             "hid_dim": self.hid_dim,
             "block": self.block,
+            "input_norm": self.input_norm,
             "position_encoding": self.position_encoding,
             "max_length": self.max_length,
             "causal": self.causal,
@@ -165,3 +180,7 @@ class TransformerEncoder(keras.layers.Layer):
 
 def _truncated_normal(stddev):
     return keras.initializers.TruncatedNormal(stddev=stddev)
+
+
+def _norm(policy, name):
+    return keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=name)

@@ -25,7 +25,8 @@ class BehaviorEncoder(keras.Model):
         hid_dim: Width of the feed-forward sublayers; None stands for
             `4 * emb_dim`.
         max_length: Longest history that gets positions of its own.
-        block: `"pre_norm"` or `"gated"`, see `TransformerBlock`.
+        block: `"pre_norm"`, `"post_norm"` or `"gated"`, see `TransformerBlock`.
+        input_norm: See `TransformerEncoder`.
         position_encoding: `"learned"`, `"rotary"` or `"none"`.
         dropout: Share of inputs and sublayer outputs dropped in training.
         attention_dropout: Share of attention weights dropped in training.
@@ -69,6 +70,7 @@ class BehaviorEncoder(keras.Model):
         hid_dim: int | None = None,
         max_length: int = 200,
         block: str = "pre_norm",
+        input_norm: bool | None = None,
         position_encoding: str = "learned",
         dropout: float = 0.2,
         attention_dropout: float = 0.0,
@@ -84,6 +86,7 @@ class BehaviorEncoder(keras.Model):
         self.hid_dim = hid_dim
         self.max_length = max_length
         self.block = block
+        self.input_norm = input_norm
         self.position_encoding = position_encoding
         self.dropout = dropout
         self.attention_dropout = attention_dropout
@@ -101,6 +104,7 @@ class BehaviorEncoder(keras.Model):
             num_heads,
             hid_dim=hid_dim,
             block=block,
+            input_norm=input_norm,
             position_encoding=position_encoding,
             # One more than a history: a masked model asks at the place after the newest.
             max_length=max_length + 1,
@@ -157,6 +161,7 @@ class BehaviorEncoder(keras.Model):
             "hid_dim": self.hid_dim,
             "max_length": self.max_length,
             "block": self.block,
+            "input_norm": self.input_norm,
             "position_encoding": self.position_encoding,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
