@@ -82,6 +82,17 @@ class Baseline(Scorer):
         scores[:, :NUM_RESERVED] = -np.inf
         return scores
 
+    def shares(self, sequences: UserSequences) -> np.ndarray:
+        """Returns rated items' scores over their sum; the others stand next to 0."""
+        scores = self.score(sequences)
+        rated = np.maximum(scores, 0.0)
+        # Silent items stand between -2 and -1.
+        silent = np.where(rated > 0.0, 0.0, np.maximum(scores + 2.0, 0.0))
+        shares = rated + 1e-6 * silent * np.where(rated.any(axis=1, keepdims=True), rated, 1.0).max(
+            axis=1, keepdims=True
+        )
+        return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+
     @abc.abstractmethod
     def count(self, sequences: UserSequences) -> None:
         """Learns from histories, oldest behaviour first."""

@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "Blend": "blend",
     "Comparison": "comparison",
     "Difference": "comparison",
     "EvaluatedUsers": "report",

@@ -60,6 +60,22 @@ class Scorer(abc.ABC):
             `-inf`. The caller only reads it.
         """
 
+    def shares(self, sequences: UserSequences) -> np.ndarray:
+        """Returns the scores as shares of one: what a blend of several scorers adds up.
+
+        Args:
+            sequences: As in `score`.
+
+        Returns:
+            float32 `[n, vocabulary.size]`, 0 or more, each row adding up to one; the softmax of
+            the scores unless a subclass knows better.
+        """
+        scores = np.array(self.score(sequences), np.float32, order="C")
+        scores -= scores.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=1, keepdims=True)
+        return scores
+
     def sequences(self, log: "BehaviorLog") -> UserSequences:
         """Returns the histories of a log's users as `score` takes them.
 

@@ -1,0 +1,106 @@
+"""Blends of scorers, weighted on validation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tfrec_llm.baselines import MarkovChain, Popularity, SequentialRules
+from tfrec_llm.data import BehaviorLog, ShopSimulator, UserSequences, Vocabulary, leave_last_out
+from tfrec_llm.errors import NotFittedError
+from tfrec_llm.evaluation import Blend, Scorer
+
+
+class Fixed(Scorer):
+    """Scores by a rule on the newest item."""
+
+    def __init__(self, vocabulary, histories, rule):
+        self.vocabulary, self.histories, self.rule = vocabulary, histories, rule
+
+    def score(self, sequences):
+        scores = np.array([self.rule(sequences[row]) for row in range(len(sequences))], np.float32)
+        scores[:, :3] = -np.inf
+        return scores
+
+
+@pytest.fixture(scope="module")
+def split():
+    return leave_last_out(ShopSimulator(300, 60, seed=1).simulate())
+
+
+@pytest.fixture(scope="module")
+def floors(split):
+    vocabulary = Vocabulary.fit(split.train.item)
+    kinds = {"chain": MarkovChain(), "popularity": Popularity(), "rules": SequentialRules()}
+    return {name: kind.fit(split.train, vocabulary=vocabulary) for name, kind in kinds.items()}
+
+
+def test_shares_add_up_to_one_and_keep_the_order_of_the_scores(floors, split):
+    for scorer in floors.values():
+        sequences = scorer.histories.take(np.arange(5))
+        shares, scores = scorer.shares(sequences), scorer.score(sequences)
+        np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-5)
+        assert (shares[:, :3] == 0).all()
+        order = np.argsort(-scores, axis=1, kind="stable")
+        sorted_shares = np.take_along_axis(shares, order, axis=1)
+        assert (np.diff(sorted_shares, axis=1) <= 1e-9).all()
+
+
+def test_a_blend_is_the_weighted_sum_of_its_scorers_shares(floors):
+    blend = Blend(floors, weights={"chain": 3.0, "popularity": 0.0, "rules": 1.0})
+    sequences = blend.histories.take(np.arange(7))
+    expected = 0.75 * floors["chain"].shares(sequences) + 0.25 * floors["rules"].shares(sequences)
+    np.testing.assert_allclose(blend.score(sequences)[:, 3:], expected[:, 3:], rtol=1e-5)
+    assert np.isneginf(blend.score(sequences)[:, :3]).all()
+
+
+@pytest.mark.parametrize("filter_seen", [True, False])
+def test_the_search_ranks_as_evaluate_does(floors, split, filter_seen):
+    blend = Blend(floors).fit(split.valid, filter_seen=filter_seen)
+    options = {"k": 10, "filter_seen": filter_seen, "confidence": None}
+    chosen = blend.evaluate(split.valid, **options)["ndcg@10"]
+    for name, scorer in floors.items():
+        alone = scorer.evaluate(split.valid, **options)["ndcg@10"]
+        single = Blend({name: scorer}, weights={name: 1.0}).evaluate(split.valid, **options)
+        assert single["ndcg@10"] == pytest.approx(alone, abs=1e-4)
+        assert chosen >= alone - 1e-4
+
+
+def test_two_scorers_that_know_different_halves_are_mixed(split):
+    vocabulary = Vocabulary([f"i{n}" for n in range(10)])
+    names = [f"u{n}" for n in range(90)]
+    # The target follows the newest item: one scorer knows it for even ones, the other for odd.
+    log = {"user": names, "item": [f"i{n % 9 + 1}" for n in range(90)], "time": np.arange(90)}
+    log = BehaviorLog.from_pandas(pd.DataFrame(log), user="user", item="item", time="time")
+    read = pd.DataFrame({"user": names, "item": [f"i{n % 9}" for n in range(90)], "time": 0})
+    read = BehaviorLog.from_pandas(read, user="user", item="item", time="time")
+    histories = UserSequences.from_log(read, vocabulary)
+
+    def rule(parity):
+        def scores(history):
+            found = np.zeros(13)
+            newest = int(history[-1])
+            found[newest + 1 if newest % 2 == parity else 3] = 5.0
+            return found
+
+        return scores
+
+    scorers = {str(parity): Fixed(vocabulary, histories, rule(parity)) for parity in (0, 1)}
+    blend = Blend(scorers).fit(log, metric="hr@1", filter_seen=False)
+    options = {"k": 2, "filter_seen": False, "metrics": ["hr"], "confidence": None}
+    alone = max(scorer.evaluate(log, **options)["hr@2"] for scorer in scorers.values())
+    assert blend.evaluate(log, **options)["hr@2"] > alone + 0.2
+    assert min(blend.weights.values()) > 0.1
+
+
+def test_what_does_not_fit_is_told(floors, split):
+    with pytest.raises(NotFittedError, match="no weights"):
+        Blend(floors).score(floors["chain"].histories)
+    other = Popularity().fit(split.valid)
+    with pytest.raises(ValueError, match="different items"):
+        Blend({"one": floors["chain"], "two": other})
+    with pytest.raises(ValueError, match="A blend needs"):
+        Blend({})
+    with pytest.raises(ValueError, match="weights must"):
+        Blend(floors, weights={"chain": 1.0})
+    with pytest.raises(ValueError, match="metric"):
+        Blend(floors).fit(split.valid, metric="accuracy@10")

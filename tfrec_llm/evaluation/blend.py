@@ -1,0 +1,194 @@
+"""Several scorers as one, weighted by what validation says."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfrec_llm.data.sequences import UserSequences
+from tfrec_llm.data.vocabulary import NUM_RESERVED
+from tfrec_llm.errors import NotFittedError
+from tfrec_llm.evaluation.protocol import RankingTask
+from tfrec_llm.evaluation.scorer import Scorer
+from tfrec_llm.metrics.ranking import RANKING_METRICS
+from tfrec_llm.metrics.top_k import top_k
+
+if TYPE_CHECKING:
+    from tfrec_llm.data.behavior_log import BehaviorLog
+
+_SHORTLIST = 200
+
+
+class Blend(Scorer):
+    """Mixes what several scorers hold likely: `sum of w_s * p_s(item | history)`.
+
+    Every scorer's scores become shares that add up to one over the catalogue
+    (`Scorer.shares`): a softmax for models, counts over their sum for floors.
+    Models of several seeds, models of several objectives and floors blend
+    alike; what a Transformer and counting know differs, so their blend mostly
+    beats both.
+
+    Args:
+        scorers: By name; all of one vocabulary.
+        weights: Weight of each name; None leaves them to `fit`.
+
+    Attributes:
+        weights: Weight of each name, adding up to one.
+
+    Raises:
+        ValueError: If there are no scorers, their vocabularies differ, or
+            weights are negative, all zero or of other names.
+
+    Example:
+        >>> split = tfrec_llm.data.leave_last_out(tfrec_llm.data.ShopSimulator(80, 30).simulate())
+        >>> vocabulary = tfrec_llm.data.Vocabulary.fit(split.train.item)
+        >>> floors = {
+        ...     "rules": tfrec_llm.baselines.SequentialRules().fit(split.train),
+        ...     "popularity": tfrec_llm.baselines.Popularity().fit(split.train),
+        ... }
+        >>> blend = Blend(floors).fit(split.valid)
+        >>> round(sum(blend.weights.values()), 6)
+        1.0
+        >>> report = blend.evaluate(split.test, k=10)
+
+    Reference:
+        Ensemble selection from libraries of models,
+        https://doi.org/10.1145/1015330.1015432
+    """
+
+    def __init__(
+        self, scorers: Mapping[str, Scorer], *, weights: Mapping[str, float] | None = None
+    ):
+        if not scorers:
+            raise ValueError("A blend needs a scorer or more.")
+        self.scorers = dict(scorers)
+        first_name, first = next(iter(self.scorers.items()))
+        self.vocabulary = first.vocabulary
+        self.histories = first.histories
+        self.catalogue = first.catalogue
+        for name, scorer in self.scorers.items():
+            if not scorer.vocabulary.ids.equals(self.vocabulary.ids):
+                raise ValueError(
+                    f"{name!r} and {first_name!r} rank different items: fit both with one "
+                    "vocabulary, such as SequentialRules().fit(log, vocabulary=rec.vocabulary)."
+                )
+        self.weights: dict[str, float] | None = None
+        if weights is not None:
+            self.weights = self._checked(weights)
+
+    def fit(
+        self,
+        validation: "BehaviorLog",
+        *,
+        metric: str = "ndcg@10",
+        filter_seen: bool = True,
+        rounds: int = 20,
+        chunk_size: int = 512,
+    ) -> "Blend":
+        """Chooses the weights that rank held-out behaviours best.
+
+        Greedy selection with replacement: in every round the scorer joins that
+        makes the mixture best, and the best mixture of all rounds is kept.
+        Only each user's 200 best items by every scorer and the targets take
+        part in the search; `evaluate` ranks the whole catalogue.
+
+        Args:
+            validation: Held-out behaviours that no scorer was fitted on.
+            metric: What is made best, `@` a length.
+            filter_seen: Whether the items of a user's history leave the
+                ranking.
+            rounds: Number of rounds; weights are multiples of one over the
+                number of rounds that were taken.
+            chunk_size: Users scored at a time.
+
+        Returns:
+            Itself.
+        """
+        name, _, length = metric.partition("@")
+        if name not in RANKING_METRICS or rounds < 1:
+            raise ValueError(
+                f"metric must be one of {', '.join(RANKING_METRICS)} and rounds 1 or more; got "
+                f"{metric!r} and {rounds}."
+            )
+        histories = self.histories
+        if validation.history is not None:
+            histories = self.sequences(validation.history)
+        task = RankingTask.from_log(
+            validation, self.vocabulary, histories=histories, filter_seen=filter_seen
+        )
+        shortlists = self._shortlists(task, chunk_size)
+
+        def value(weights: np.ndarray) -> float:
+            ranks = np.concatenate([_ranks(weights, *shortlist) for shortlist in shortlists])
+            values = RANKING_METRICS[name](ranks, int(length or 10), offsets=task.targets.offsets)
+            return float(np.mean(values))
+
+        counts = np.zeros(len(self.scorers))
+        best, best_value = counts, -1.0
+        for _ in range(rounds):
+            tries = counts + np.eye(len(counts))
+            values = [value(tried / tried.sum()) for tried in tries]
+            counts = tries[int(np.argmax(values))]
+            if max(values) > best_value:
+                best, best_value = counts, max(values)
+        self.weights = dict(zip(self.scorers, (best / best.sum()).tolist(), strict=True))
+        return self
+
+    def score(self, sequences: UserSequences) -> np.ndarray:
+        if self.weights is None:
+            raise NotFittedError("This Blend has no weights: call fit() or pass weights=.")
+        mixed = np.zeros((len(sequences), self.vocabulary.size), np.float32)
+        for name, weight in self.weights.items():
+            if weight:
+                mixed += np.float32(weight) * self.scorers[name].shares(sequences)
+        mixed[:, :NUM_RESERVED] = -np.inf
+        return mixed
+
+    def _shortlists(
+        self, task: RankingTask, chunk_size: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns by chunk of users: the shares `[scorers, targets, kept]` of each target's rivals,
+        and `[scorers, targets]` of the targets themselves."""
+        found = []
+        for start in range(0, len(task), chunk_size):
+            users = np.arange(start, min(start + chunk_size, len(task)))
+            histories, targets = task.histories.take(users), task.targets.take(users)
+            shares = np.stack([scorer.shares(histories) for scorer in self.scorers.values()])
+            rows = np.repeat(np.arange(len(users)), targets.lengths)
+            items = np.asarray(targets.items, np.int64)
+            own = np.where(items >= NUM_RESERVED, shares[:, rows, items], -1.0)
+            # What stands on the list is neither a target, nor reserved, nor removed.
+            shares[:, rows, items] = -1.0
+            shares[:, :, :NUM_RESERVED] = -1.0
+            if task.filter_seen:
+                seen_rows = np.repeat(np.arange(len(users)), histories.lengths)
+                seen = np.zeros(shares.shape[1:], bool)
+                seen[seen_rows, histories.items] = True
+                shares[:, seen] = -1.0
+                own[:, seen[rows, items]] = -1.0
+            size = min(_SHORTLIST, len(self.vocabulary))
+            best = np.concatenate([top_k(of_one, size) for of_one in shares], axis=1)
+            best = np.sort(np.maximum(best, 0), axis=1)
+            kept = np.take_along_axis(shares, best[None], axis=2)
+            # An item that several scorers list counts once.
+            repeated = best[:, 1:] == best[:, :-1]
+            kept[:, :, 1:][:, repeated] = -1.0
+            found.append((kept[:, rows], own))
+        return found
+
+    def _checked(self, weights: Mapping[str, float]) -> dict[str, float]:
+        total = float(sum(weights.values()))
+        if set(weights) != set(self.scorers) or min(weights.values()) < 0.0 or not total > 0.0:
+            raise ValueError(
+                f"weights must give each of {sorted(self.scorers)} a number of 0 or more, not all "
+                f"0; got {dict(weights)}."
+            )
+        return {name: weights[name] / total for name in self.scorers}
+
+
+def _ranks(weights: np.ndarray, rivals: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Returns the targets' ranks among the shortlisted rivals; ties count against them."""
+    mixed = np.tensordot(weights.astype(np.float32), rivals, axes=1)
+    target = weights.astype(np.float32) @ own
+    ranks = 1.0 + np.count_nonzero(mixed >= target[:, None], axis=1)
+    return np.where(target < 0.0, np.inf, ranks)
