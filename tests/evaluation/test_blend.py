@@ -85,7 +85,7 @@ def test_two_scorers_that_know_different_halves_are_mixed(split):
         return scores
 
     scorers = {str(parity): Fixed(vocabulary, histories, rule(parity)) for parity in (0, 1)}
-    blend = Blend(scorers).fit(log, metric="hr@1", filter_seen=False)
+    blend = Blend(scorers).fit(log, metric="ndcg@2", filter_seen=False)
     options = {"k": 2, "filter_seen": False, "metrics": ["hr"], "confidence": None}
     alone = max(scorer.evaluate(log, **options)["hr@2"] for scorer in scorers.values())
     assert blend.evaluate(log, **options)["hr@2"] > alone + 0.2
