@@ -1,0 +1,115 @@
+"""The tables of docs/speed.md, made of the result files.
+
+    python benchmarks/speed/speed_tables.py
+
+What stands between the two marks of the page is replaced; the text around it is written by hand.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "speed.md"
+BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
+NAMES = {
+    "ours": "**tfrec_llm**",
+    "rectools": "RecTools SASRecModel",
+    "rectools_flat": "RecTools fast_transformers",
+    "replay": "RePlay SasRec",
+}
+LOSSES = {"softmax": "Full softmax", "sampled": "256 sampled negatives"}
+PEERS = {"sasrec": "RecTools SASRec, full softmax", "esasrec": "RecTools eSASRec"}
+
+
+def main() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(renewed(page, HERE / "results"), encoding="utf-8")
+
+
+def renewed(page: str, results: Path) -> str:
+    """Returns the page with the tables that the result files give."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{tables(results)}{END}{after}"
+
+
+def tables(results: Path) -> str:
+    """Returns the Markdown of all data sets that were measured."""
+    parts = []
+    for data in ("ml-1m", "beauty_s3"):
+        speed, best = results / f"peers_{data}.json", results / f"to_best_{data}.json"
+        found = [json.loads(path.read_text()) for path in (speed, best) if path.exists()]
+        if found:
+            parts.append(f"\n## {data}\n\n{heading(found[0])}\n")
+        if speed.exists():
+            parts += [
+                f"\n{LOSSES[loss]}:\n\n{epochs(one)}\n"
+                for loss, one in json.loads(speed.read_text())["losses"].items()
+            ]
+        if best.exists():
+            parts.append(f"\n{to_best(json.loads(best.read_text()))}\n")
+    return "".join(parts) + "\n" if parts else "\nNo result files yet.\n\n"
+
+
+def heading(result: dict[str, Any]) -> str:
+    data, machine = result["data"], result["machine"]
+    versions = {k: v for one in result["versions"].values() for k, v in one.items() if k != "numpy"}
+    return (
+        f"{data['users']:,} users, {data['items']:,} items, {data['behaviors_an_epoch']:,} "
+        f"behaviours an epoch; padded, {100 * data['padding']:.0f} % of the places would be empty. "
+        f"{machine['cores']} cores of {machine['processor']} ({', '.join(machine['arithmetic'])}); "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + "."
+    )
+
+
+def epochs(found: dict[str, Any]) -> str:
+    """Returns what training and recommending took."""
+    rows = [
+        ["", "s an epoch", "of ours", "us a behaviour", "MB added", "MB", "users/s", "loss", "way"]
+    ]
+    for name, one in found.items():
+        rows.append(
+            [
+                NAMES[name],
+                f"{one['seconds_an_epoch']:.1f}",
+                f"{one['times_ours']:.1f}" if "times_ours" in one else "",
+                f"{one['microseconds_a_behavior']:.1f}",
+                f"{one['added_megabytes']:,.0f}",
+                f"{one['process_megabytes']:,.0f}",
+                f"{one['users_a_second']:,.0f}",
+                f"{one['first_loss']:.2f}",
+                one["way"],
+            ]
+        )
+    return markdown(rows)
+
+
+def to_best(results: dict[str, Any]) -> str:
+    """Returns how long each took to the peer's best validation NDCG@10."""
+    rows = [["to the best validation NDCG@10 of", "NDCG@10", "its s", "our s", "times faster"]]
+    for peer, name in PEERS.items():
+        found = results.get(peer, {})
+        if "best" not in found:
+            continue
+        times = found["times_faster"]
+        rows.append(
+            [
+                name,
+                f"{found['best']['ndcg@10']:.4f}".removeprefix("0"),
+                f"{found['best']['seconds']:,.0f}",
+                f"{found['ours']['curve'][-1]['seconds']:,.0f}",
+                f"{times:.1f}" if times else "not reached",
+            ]
+        )
+    return markdown(rows)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+if __name__ == "__main__":
+    main()
