@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfrec_llm.optimizers.row_gradients import add_up_repeated_rows, is_row_gradient
+from tfrec_llm.optimizers.row_gradients import AddsUpRows, is_row_gradient
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class LazyAdam(keras.optimizers.Adam):
+class LazyAdam(AddsUpRows, keras.optimizers.Adam):
     """Adam for large tables: a step touches only the rows that have a gradient.
 
     On TensorFlow the gradient of looked-up rows names those rows (`tf.IndexedSlices`). Rows that
@@ -21,8 +21,7 @@ class LazyAdam(keras.optimizers.Adam):
     row stays untouched if its whole gradient is zero; the step then passes over all rows. The
     same holds for the rows of any other weight with two or more axes.
 
-    `use_ema`, a constraint and Keras' `LossScaleOptimizer` work, but pass over all rows. XLA
-    (`jit_compile=True`) cannot find the rows that are used.
+    `use_ema`, a constraint and Keras' `LossScaleOptimizer` work, but pass over all rows.
 
     Args:
         learning_rate: Float, schedule or function.
@@ -83,18 +82,8 @@ class LazyAdam(keras.optimizers.Adam):
             **kwargs,
         )
 
-    def apply(self, grads, trainable_variables=None):
-        variables = (
-            self._trainable_variables if trainable_variables is None else trainable_variables
-        )
-        variables = list(variables)
-        grads = [
-            add_up_repeated_rows(gradient, variable.dtype)
-            for gradient, variable in zip(grads, variables, strict=True)
-        ]
-        super().apply(grads, variables)
-
     def update_step(self, gradient, variable, learning_rate):
+        gradient = self.all_reduced(gradient)
         if is_row_gradient(gradient):
             self._update_rows(gradient, variable, learning_rate)
         elif self._has_dense_rows(variable):
@@ -121,8 +110,6 @@ class LazyAdam(keras.optimizers.Adam):
         """Updates the rows that a `tf.IndexedSlices` names, and nothing else."""
         import tensorflow as tf
 
-        if self._distribution_strategy.num_replicas_in_sync > 1:
-            gradient = add_up_repeated_rows(gradient)  # every replica has sent its own rows
         dtype, rows = variable.dtype, gradient.indices
         values = tf.cast(gradient.values, dtype)
 
@@ -147,15 +134,3 @@ class LazyAdam(keras.optimizers.Adam):
         index = self._get_variable_index(variable)
         held = [self._momentums[index], self._velocities[index]]
         return [*held, self._velocity_hats[index]] if self.amsgrad else held
-
-    def _clip_gradients(self, grads):
-        """Clips rows by their values: Keras would make dense gradients of them for their norm."""
-        clipped = super()._clip_gradients(
-            [gradient.values if is_row_gradient(gradient) else gradient for gradient in grads]
-        )
-        return [
-            type(gradient)(values, gradient.indices, gradient.dense_shape)
-            if is_row_gradient(gradient)
-            else values
-            for gradient, values in zip(grads, clipped, strict=True)
-        ]

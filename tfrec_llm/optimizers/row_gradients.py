@@ -35,3 +35,39 @@ def add_up_repeated_rows(gradient: Any, dtype: Any = None) -> Any:
     rows, places = tf.unique(gradient.indices)
     sums = tf.math.unsorted_segment_sum(values, places, tf.size(rows))
     return tf.IndexedSlices(sums, rows, gradient.dense_shape)
+
+
+class AddsUpRows(keras.optimizers.Optimizer):
+    """What an optimizer inherits, before another class of Keras, to see repeated rows added up.
+
+    Clipping sees them so, too, and takes a row gradient's norm from its rows, where Keras would
+    make a dense gradient for it.
+    """
+
+    def apply(self, grads, trainable_variables=None):
+        variables = (
+            self._trainable_variables if trainable_variables is None else trainable_variables
+        )
+        variables = list(variables)
+        grads = [
+            add_up_repeated_rows(gradient, variable.dtype)
+            for gradient, variable in zip(grads, variables, strict=True)
+        ]
+        super().apply(grads, variables)
+
+    def all_reduced(self, gradient: Any) -> Any:
+        """Adds up the rows that several replicas have sent; for the begin of `update_step`."""
+        if is_row_gradient(gradient) and self._distribution_strategy.num_replicas_in_sync > 1:
+            return add_up_repeated_rows(gradient)
+        return gradient
+
+    def _clip_gradients(self, grads):
+        clipped = super()._clip_gradients(
+            [gradient.values if is_row_gradient(gradient) else gradient for gradient in grads]
+        )
+        return [
+            type(gradient)(values, gradient.indices, gradient.dense_shape)
+            if is_row_gradient(gradient)
+            else values
+            for gradient, values in zip(grads, clipped, strict=True)
+        ]
