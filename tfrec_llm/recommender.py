@@ -16,7 +16,8 @@ from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import NotFittedError
 from tfrec_llm.evaluation.comparison import Comparison, compare
-from tfrec_llm.evaluation.model_scorer import model_scores, similarities
+from tfrec_llm.evaluation.item_scores import ItemScores
+from tfrec_llm.evaluation.model_scorer import model_item_scores, model_scores, similarities
 from tfrec_llm.evaluation.scorer import Scorer
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
@@ -93,6 +94,7 @@ class Recommender(Scorer):
     """
 
     histories: UserSequences
+    streams = True
 
     def __init__(
         self,
@@ -232,6 +234,10 @@ class Recommender(Scorer):
     def score(self, sequences: UserSequences) -> np.ndarray:
         self._require_fitted()
         return model_scores(self.model, self.vocabulary, sequences)
+
+    def item_scores(self, sequences: UserSequences) -> ItemScores:
+        self._require_fitted()
+        return model_item_scores(self.model, self.vocabulary, sequences)
 
     def compare(
         self,

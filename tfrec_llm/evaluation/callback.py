@@ -63,8 +63,6 @@ class RankingEvaluation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:
             return
-        report = self.task.evaluate(
-            self.scorer.score, k=self.k, metrics=self.metrics, confidence=None
-        )
+        report = self.task.evaluate(self.scorer, k=self.k, metrics=self.metrics, confidence=None)
         if logs is not None:
             logs.update({f"val_{name}": value for name, value in report.items()})

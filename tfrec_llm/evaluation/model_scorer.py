@@ -3,10 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keras import ops
 
 from tfrec_llm.data.batches import padded_batch
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
+from tfrec_llm.evaluation.item_scores import ItemScores, RowsReplaced
+from tfrec_llm.evaluation.product_scores import ProductScores
 from tfrec_llm.evaluation.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -17,10 +20,11 @@ if TYPE_CHECKING:
 class ModelScorer(Scorer):
     """Ranks a catalogue by a `NextBehaviorModel` or `MaskedBehaviorModel`.
 
-    A user without any behaviour is scored by how often items occur.
+    A user without any behaviour is scored by how often items occur. Users are scored against one
+    block of items after the other, so memory does not grow with users times items.
 
     Args:
-        model: The model; its scores are those of `model.predict`.
+        model: The model; its scores are those of `model.predict`, up to rounding.
         vocabulary: The items the model was made for.
         histories: What known users did.
         catalogue: What is known of the items.
@@ -54,35 +58,53 @@ class ModelScorer(Scorer):
         self.histories = histories
         self.catalogue = catalogue
 
+    streams = True
+
     def score(self, sequences: UserSequences) -> np.ndarray:
         return model_scores(self.model, self.vocabulary, sequences)
+
+    def item_scores(self, sequences: UserSequences) -> ItemScores:
+        return model_item_scores(self.model, self.vocabulary, sequences)
 
 
 def model_scores(
     model: "BehaviorModel", vocabulary: Vocabulary, sequences: UserSequences
 ) -> np.ndarray:
-    """Returns a model's scores of the whole catalogue, as `Scorer.score` does.
+    """Returns a model's scores of the whole catalogue, as `Scorer.score` does."""
+    scores = np.full((len(sequences), vocabulary.size), -np.inf, np.float32)
+    for first, block in model_item_scores(model, vocabulary, sequences).blocks():
+        start = NUM_RESERVED + first
+        scores[:, start : start + block.shape[1]] = block
+    return scores
+
+
+def model_item_scores(
+    model: "BehaviorModel", vocabulary: Vocabulary, sequences: UserSequences
+) -> ItemScores:
+    """Returns a model's scores in blocks of items, as `Scorer.item_scores` does.
 
     Histories of about one length go through the model together, so that
     little is padded. Where the model reads kinds of behaviour and the
     histories name none, they count as not known.
     """
-    scores = np.empty((len(sequences), vocabulary.size), np.float32)
     max_length = model.encoder.max_length
     sizes = np.minimum(sequences.lengths, max_length)
+    vectors = np.zeros((len(sequences), model.encoder.emb_dim), np.float32)
     # 0 for empty histories, else the power of two that holds the history.
     buckets = np.ceil(np.log2(np.maximum(sizes, 8))).astype(np.int64) * (sizes > 0)
-    for bucket in np.unique(buckets):
+    for bucket in np.unique(buckets[buckets > 0]):
         rows = np.flatnonzero(buckets == bucket)
-        if bucket == 0:
-            scores[rows] = vocabulary.counts
-        else:
-            batch = padded_batch(sequences, rows, max_length=max_length)
-            if model.encoder.num_behaviors and "behaviors" not in batch:
-                batch["behaviors"] = np.zeros_like(batch["items"])
-            scores[rows] = model.predict_on_batch(batch)
-    scores[:, :NUM_RESERVED] = -np.inf
-    return scores
+        batch = padded_batch(sequences, rows, max_length=max_length)
+        if model.encoder.num_behaviors and "behaviors" not in batch:
+            batch["behaviors"] = np.zeros_like(batch["items"])
+        vectors[rows] = model.predict_on_batch(model.asking(batch))[:, 0]
+    # On a processor this is the table itself, not a copy.
+    items = np.asarray(ops.cast(model.item_vectors, "float32"))
+    scores = ProductScores(vectors, items[NUM_RESERVED:], len(vocabulary))
+    empty = np.flatnonzero(buckets == 0)
+    if not len(empty):
+        return scores
+    return RowsReplaced(scores, empty, vocabulary.counts[NUM_RESERVED:].astype(np.float32))
 
 
 def similarities(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -1,15 +1,16 @@
-"""Ranking the whole catalogue for every user, one chunk of users at a time."""
+"""Ranking the whole catalogue for every user, in chunks of users and blocks of items."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import EmptyLogError
+from tfrec_llm.evaluation.item_scores import ItemScores, Places, WholeScores, writable
 from tfrec_llm.evaluation.report import EvaluatedUsers, Report
 from tfrec_llm.metrics import (
     RANKING_METRICS,
@@ -19,17 +20,19 @@ from tfrec_llm.metrics import (
     intra_list_diversity,
     novelty,
     popularity_bias,
-    target_ranks,
-    top_k,
 )
+from tfrec_llm.metrics.running_ranks import RunningRanks
+from tfrec_llm.metrics.running_top_k import RunningTopK
 
 if TYPE_CHECKING:
     from tfrec_llm.data.behavior_log import BehaviorLog
+    from tfrec_llm.evaluation.scorer import Scorer
 
-# Scores held at a time: 256 MB of float32, however large the catalogue is.
+# Scores held at a time where a scorer gives whole rows: 256 MB of float32, however large the
+# catalogue is.
 _SCORES_AT_ONCE = 1 << 26
 
-Score = Callable[[UserSequences], np.ndarray]
+Score: TypeAlias = "Callable[[UserSequences], np.ndarray] | Scorer"
 
 
 @dataclass(frozen=True)
@@ -141,35 +144,52 @@ class RankingTask:
         Users of similar history length are scored together, which saves a model padding.
 
         Args:
-            score: Gives float `[n, vocabulary.size]` scores of n sequences; what it gives is
-                read and not changed.
+            score: A `Scorer`, or what gives float `[n, vocabulary.size]` scores of n sequences;
+                what it gives is read and not changed.
             list_length: Length of the lists of best items to keep; 0 keeps none and is faster.
-            chunk_size: Users scored at a time, at most; fewer when the catalogue is so large that
-                their scores would take more than 256 MB.
+            chunk_size: Users scored at a time, at most; fewer when whole rows of scores of so
+                large a catalogue would take more than 256 MB.
         """
-        offsets = self.targets.offsets
         ranks = np.empty(len(self.targets.items))
         lists = None
         if list_length:
             list_length = min(list_length, len(self.vocabulary))
             lists = np.empty((len(self), list_length), np.int32)
-        for users in self._chunks(chunk_size):
-            scores = self._item_scores(score, users)
-            seen = self._seen_places(users)
-            chunk = self._places.take(users)
-            single = len(chunk.items) == len(users)
-            ranks[chunk.items] = target_ranks(
-                scores,
-                self.targets.items[chunk.items] - NUM_RESERVED,
-                rows=None if single else np.repeat(np.arange(len(users)), chunk.lengths),
-                removed=seen,
-            )
-            if lists is not None:
-                if seen is not None:
-                    scores = scores.copy()
-                    scores[seen] = -np.inf
-                lists[users] = top_k(scores, list_length)
-        return Ranking(ranks, offsets, lists)
+        for users in self._chunks(chunk_size, score):
+            scores = scores_in_blocks(score, self.histories.take(users), self.vocabulary)
+            places = self._places.take(users).items
+            best = None if lists is None else RunningTopK(len(users), list_length)
+            ranks[places] = self._rank_chunk(scores, users, places, best)
+            if lists is not None and best is not None:
+                lists[users] = best.columns
+        return Ranking(ranks, self.targets.offsets, lists)
+
+    def _rank_chunk(
+        self, scores: ItemScores, users: np.ndarray, places: np.ndarray, best: RunningTopK | None
+    ) -> np.ndarray:
+        """Returns the ranks of the targets at `places`, and adds the best items to `best`."""
+        targets = self.targets.items[places].astype(np.int64) - NUM_RESERVED
+        lengths = self.targets.lengths[users]
+        rows = np.repeat(np.arange(len(users)), lengths)
+        single = len(places) == len(users)
+        seen = self._seen_places(users)
+        removed = None if seen is None or best is None else Places(*seen)
+        own = scores.at(rows, np.maximum(targets, 0))
+        # Products of other shapes may round otherwise: then a second count, with the targets'
+        # scores as the blocks have them.
+        for _ in range(2):
+            ranks = RunningRanks(own, targets, rows=None if single else rows, removed=seen)
+            for first, block in scores.blocks():
+                ranks.add(first, block)
+                if best is not None:
+                    if removed is not None:
+                        block = writable(block)
+                        block[removed.within(first, block)] = -np.inf
+                    best.add(first, block)
+            if ranks.exact():
+                break
+            own, best = ranks.found, None
+        return ranks.ranks()
 
     def evaluate(
         self,
@@ -251,21 +271,11 @@ class RankingTask:
         total = len(self.targets.items)
         return EvaluatedUsers(len(self), len(self.vocabulary), total, unknown, self.filter_seen)
 
-    def _chunks(self, chunk_size: int) -> Iterator[np.ndarray]:
-        rows = users_at_once(chunk_size, self.vocabulary)
+    def _chunks(self, chunk_size: int, score: Score) -> Iterator[np.ndarray]:
+        rows = users_at_once(chunk_size, self.vocabulary, score)
         order = np.argsort(self.histories.lengths, kind="stable")
         for start in range(0, len(order), rows):
             yield order[start : start + rows]
-
-    def _item_scores(self, score: Score, users: np.ndarray) -> np.ndarray:
-        # Row after row in memory, whatever comes back: everything that follows reads rows.
-        scores = np.asarray(score(self.histories.take(users)), np.float32, order="C")
-        if scores.shape != (len(users), self.vocabulary.size):
-            raise ValueError(
-                f"The scores of {len(users)} users over {self.vocabulary.size} indexes must have "
-                f"the shape {(len(users), self.vocabulary.size)}, not {scores.shape}."
-            )
-        return scores[:, NUM_RESERVED:]
 
     def _seen_places(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         if not self.filter_seen:
@@ -289,10 +299,26 @@ class RankingTask:
         return UserSequences(np.arange(len(self.targets.items)), self.targets.offsets)
 
 
-def users_at_once(wanted: int, vocabulary: Vocabulary) -> int:
-    """Returns how many users to score together: `wanted`, or what 256 MB of scores hold."""
+def scores_in_blocks(score: Score, sequences: UserSequences, vocabulary: Vocabulary) -> ItemScores:
+    """Returns the scores of the sequences, in blocks, from a `Scorer` or a function."""
+    if hasattr(score, "item_scores"):
+        return cast("Scorer", score).item_scores(sequences)
+    # Row after row in memory, whatever comes back: everything that follows reads rows.
+    scores = np.asarray(score(sequences), np.float32, order="C")
+    if scores.shape != (len(sequences), vocabulary.size):
+        raise ValueError(
+            f"The scores of {len(sequences)} users over {vocabulary.size} indexes must have "
+            f"the shape {(len(sequences), vocabulary.size)}, not {scores.shape}."
+        )
+    return WholeScores(scores[:, NUM_RESERVED:])
+
+
+def users_at_once(wanted: int, vocabulary: Vocabulary, score: Score) -> int:
+    """Returns how many users to score together: `wanted`, or what 256 MB of whole rows hold."""
     if wanted < 1:
         raise ValueError(f"chunk_size and batch_size must be 1 or more, not {wanted}.")
+    if getattr(score, "streams", False):
+        return wanted
     return min(wanted, max(1, _SCORES_AT_ONCE // vocabulary.size))
 
 

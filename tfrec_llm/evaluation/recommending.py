@@ -13,7 +13,8 @@ from tfrec_llm.data.id_index import as_ids
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, OnUnknown, Vocabulary
 from tfrec_llm.errors import UnknownUserError
-from tfrec_llm.metrics.top_k import top_k
+from tfrec_llm.evaluation.item_scores import ItemScores, Places, writable
+from tfrec_llm.metrics.running_top_k import RunningTopK
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,6 @@ class ItemFilter:
         encoded = vocabulary.encode(items, on_unknown=on_unknown).astype(np.int64) - NUM_RESERVED
         return cls(common=np.unique(encoded[encoded >= 0]))
 
-    def places(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
-        """Returns an index of rows and columns of the scores of the users at `rows`."""
-        if self.by_user is None:
-            assert self.common is not None
-            return slice(None), self.common
-        return item_places(self.by_user.take(rows))
-
 
 def item_places(sequences: UserSequences) -> tuple[np.ndarray, np.ndarray]:
     """Returns row and column, counted from the first item, of all items of the sequences."""
@@ -121,7 +115,7 @@ def item_places(sequences: UserSequences) -> tuple[np.ndarray, np.ndarray]:
 
 
 def recommend_chunk(
-    score: Callable[[UserSequences], np.ndarray],
+    score: Callable[[UserSequences], ItemScores],
     asked: KnownOrNew,
     rows: np.ndarray,
     k: int,
@@ -135,24 +129,38 @@ def recommend_chunk(
         Flat arrays: row of the user, rank, item counted from the first, score.
     """
     sequences = asked.sequences.take(rows)
-    # A copy, row after row in memory: what follows writes into it.
-    scores = np.array(score(sequences)[:, NUM_RESERVED:], np.float32, order="C")
-    if filter_seen:
-        scores[item_places(sequences)] = -np.inf
-    if barred is not None:
-        scores[barred.places(rows)] = -np.inf
-    columns = None
-    if allowed is not None and allowed.common is not None:
-        columns = allowed.common
-        scores = scores[:, columns]
-    elif allowed is not None:
-        places = allowed.places(rows)
-        kept = scores[places]
-        scores = np.full_like(scores, -np.inf)
-        scores[places] = kept
-    best = top_k(scores, k)
-    filled = best >= 0
-    found_rows, ranks = np.nonzero(filled)
-    found = best[filled]
-    items = found if columns is None else columns[found]
-    return rows[found_rows], ranks + 1, items, scores[found_rows, found]
+    scores = score(sequences)
+    removed = [Places(*item_places(sequences))] if filter_seen else []
+    if barred is not None and barred.by_user is not None:
+        removed.append(Places(*item_places(barred.by_user.take(rows))))
+    own = None
+    if allowed is not None and allowed.by_user is not None:
+        own = Places(*item_places(allowed.by_user.take(rows)))
+    common = None if allowed is None else allowed.common
+    choice = scores.shape[1] if common is None else len(common)
+    best = RunningTopK(len(rows), min(k, choice))
+    for first, block in scores.blocks():
+        block = writable(block)
+        for places in removed:
+            block[places.within(first, block)] = -np.inf
+        if barred is not None and barred.common is not None:
+            block[:, _between(barred.common, first, block)] = -np.inf
+        if own is not None:
+            places_here = own.within(first, block)
+            kept = block[places_here]
+            block[...] = -np.inf
+            block[places_here] = kept
+        if common is not None:
+            block = block[:, _between(common, first, block)]
+            first = int(np.searchsorted(common, first))
+        best.add(first, block)
+    found_rows, ranks = np.nonzero(best.columns >= 0)
+    columns = best.columns[found_rows, ranks]
+    items = columns if common is None else common[columns]
+    return rows[found_rows], ranks + 1, items, best.scores[found_rows, ranks]
+
+
+def _between(items: np.ndarray, first: int, block: np.ndarray) -> np.ndarray:
+    """Returns the columns, in a block that begins with item `first`, of the rising items in it."""
+    bounds = np.searchsorted(items, (first, first + block.shape[1]))
+    return items[slice(*bounds)] - first

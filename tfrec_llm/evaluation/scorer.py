@@ -10,7 +10,8 @@ import pyarrow as pa
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import NotFittedError
-from tfrec_llm.evaluation.protocol import RankingTask, users_at_once
+from tfrec_llm.evaluation.item_scores import ItemScores
+from tfrec_llm.evaluation.protocol import RankingTask, scores_in_blocks, users_at_once
 from tfrec_llm.evaluation.recommending import ItemFilter, KnownOrNew, recommend_chunk
 from tfrec_llm.evaluation.report import Report
 
@@ -25,12 +26,14 @@ class Scorer(abc.ABC):
     """Scores every item of a catalogue for users, from what they did.
 
     A subclass sets the attributes and gives `score`; recommending and evaluating follow, the
-    same for all, so that their numbers compare.
+    same for all, so that their numbers compare. One whose scores come in blocks of items gives
+    `item_scores`, too, and sets `streams`: large catalogues then take little memory.
 
     Attributes:
         vocabulary: The items that are ranked, and their indexes.
         histories: What known users did; None where no user is known.
         catalogue: What is known of the items; None where nothing is.
+        streams: Whether `item_scores` never holds the scores of the whole catalogue.
 
     Example:
         >>> class Newest(Scorer):
@@ -47,6 +50,7 @@ class Scorer(abc.ABC):
     vocabulary: Vocabulary
     histories: UserSequences | None = None
     catalogue: "Catalogue | None" = None
+    streams = False
 
     @abc.abstractmethod
     def score(self, sequences: UserSequences) -> np.ndarray:
@@ -59,6 +63,14 @@ class Scorer(abc.ABC):
             float32 `[n, vocabulary.size]`, higher is better. What the reserved indexes hold is
             `-inf`. The caller only reads it.
         """
+
+    def item_scores(self, sequences: UserSequences) -> ItemScores:
+        """Scores the catalogue for every sequence in blocks of items: the scores of `score`.
+
+        Args:
+            sequences: As in `score`.
+        """
+        return scores_in_blocks(self.score, sequences, self.vocabulary)
 
     def shares(self, sequences: UserSequences) -> np.ndarray:
         """Returns the scores as shares of one: what a blend of several scorers adds up.
@@ -122,7 +134,7 @@ class Scorer(abc.ABC):
             NotFittedError: If `users` are wanted where no user is known.
             ValueError: If both users and histories are given, or `k` is below 1.
         """
-        rows_at_once = users_at_once(batch_size, self.vocabulary)
+        rows_at_once = users_at_once(batch_size, self.vocabulary, self)
         if k < 1:
             raise ValueError(f"k must be 1 or more, not {k}.")
         if on_unknown not in ("raise", "warn", "ignore"):
@@ -138,7 +150,7 @@ class Scorer(abc.ABC):
         allowed = ItemFilter.of(candidates, asked, self.vocabulary, on_unknown=on_unknown)
         barred = ItemFilter.of(exclude, asked, self.vocabulary, on_unknown="ignore")
         chunks = [
-            recommend_chunk(self.score, asked, rows, k, filter_seen, allowed, barred)
+            recommend_chunk(self.item_scores, asked, rows, k, filter_seen, allowed, barred)
             for rows in asked.batches(rows_at_once)
         ]
         user_rows, ranks, items, scores = (
@@ -198,7 +210,7 @@ class Scorer(abc.ABC):
         if isinstance(diversity_by, str):
             diversity_by = self._categories(diversity_by)
         return task.evaluate(
-            self.score,
+            self,
             k=k,
             metrics=metrics,
             beyond_accuracy=beyond_accuracy,

@@ -193,4 +193,6 @@ def unit_length(vectors):
     """Returns vectors `[..., emb_dim]` at length one, worked out in float32; zeros stay zeros."""
     wide = ops.cast(vectors, "float32")
     square = ops.sum(ops.square(wide), axis=-1, keepdims=True)
-    return ops.cast(wide * ops.rsqrt(ops.maximum(square, 1e-12)), vectors.dtype)
+    # A root and a division round alike wherever a vector stands; rsqrt does not, and equal
+    # vectors would not tie.
+    return ops.cast(wide / ops.sqrt(ops.maximum(square, 1e-12)), vectors.dtype)
