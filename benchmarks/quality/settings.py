@@ -1,0 +1,105 @@
+"""What is trained on which data set, and how it is judged.
+
+A data set says how it is split, under which protocols it is judged, and how the sequential rules
+are fitted. Under F every item of a user's history leaves the ranking, under U nothing does. The
+first protocol stops the training. Each protocol that is listed chooses its own epoch, on
+validation; test figures of both are reported.
+
+A setting holds arguments of `Recommender` and of its `fit`, by data set and objective.
+"""
+
+FILTER_SEEN = {"F": True, "U": False}
+
+_LAST = "each user's last behaviour for test, the one before for validation"
+DATA = {
+    "ml-1m": {
+        "split": _LAST,
+        "protocols": ["F"],
+        "rules": {"window": 5, "history": 5},
+    },
+    "beauty_s3": {
+        "split": _LAST,
+        "protocols": ["F", "U"],
+        "rules": {"window": 10, "history": 10},
+    },
+    "beauty_40k": {
+        "split": _LAST,
+        "protocols": ["F"],
+        "rules": {"window": 10, "history": 10},
+    },
+    "eshop": {
+        "split": "the last click of each session of three or more for test, the one before it "
+        "for validation",
+        "protocols": ["U"],
+        "rules": {"window": 10, "history": 10},
+    },
+    "online_retail": {
+        "split": "purchases; the first basket since 2011-11-01 of each user who bought before is "
+        "for test, the first of 2011-10 for validation",
+        "protocols": ["U", "F"],
+        "rules": {"window": 10, "history": 10},
+    },
+    # Small enough to try the whole path in seconds; its figures say nothing.
+    "simulated": {
+        "split": _LAST,
+        "protocols": ["F", "U"],
+        "rules": {"window": 10, "history": 10},
+    },
+}
+
+_SMALL = {"emb_dim": 64, "num_layers": 2, "num_heads": 2}
+_NEXT_FIT = {"epochs": 200, "patience": 10}
+# Masked models see a fifth of the targets a step, and go on improving for long.
+_MASKED_FIT = {"epochs": 300, "patience": 20}
+_MASKED = {"objective_options": {"mask_rate": 0.2}}
+
+SETTINGS = {
+    ("ml-1m", "next"): {
+        "recommender": _SMALL | {"max_length": 200, "dropout": 0.2},
+        "fit": _NEXT_FIT,
+    },
+    ("ml-1m", "masked"): {
+        "recommender": _SMALL | _MASKED | {"max_length": 200, "dropout": 0.2},
+        "fit": _MASKED_FIT,
+    },
+    ("beauty_s3", "next"): {
+        "recommender": _SMALL | {"max_length": 50, "dropout": 0.5},
+        "fit": _NEXT_FIT,
+    },
+    ("beauty_s3", "masked"): {
+        "recommender": _SMALL | _MASKED | {"max_length": 50, "dropout": 0.5},
+        "fit": _MASKED_FIT,
+    },
+    ("beauty_40k", "next"): {
+        "recommender": _SMALL | {"max_length": 50, "dropout": 0.5},
+        "fit": _NEXT_FIT,
+    },
+    ("beauty_40k", "masked"): {
+        "recommender": _SMALL | _MASKED | {"max_length": 50, "dropout": 0.5},
+        "fit": _MASKED_FIT,
+    },
+    ("eshop", "next"): {
+        "recommender": _SMALL | {"max_length": 64, "dropout": 0.3},
+        "fit": _NEXT_FIT,
+    },
+    ("eshop", "masked"): {
+        "recommender": _SMALL | _MASKED | {"max_length": 64, "dropout": 0.2},
+        "fit": _MASKED_FIT,
+    },
+    ("online_retail", "next"): {
+        "recommender": _SMALL | {"max_length": 200, "dropout": 0.3},
+        "fit": _NEXT_FIT,
+    },
+    ("online_retail", "masked"): {
+        "recommender": _SMALL | _MASKED | {"max_length": 200, "dropout": 0.3},
+        "fit": _MASKED_FIT,
+    },
+    ("simulated", "next"): {
+        "recommender": {"emb_dim": 16, "num_layers": 1, "max_length": 32},
+        "fit": {"epochs": 3, "patience": 3},
+    },
+    ("simulated", "masked"): {
+        "recommender": {"emb_dim": 16, "num_layers": 1, "max_length": 32},
+        "fit": {"epochs": 3, "patience": 3},
+    },
+}

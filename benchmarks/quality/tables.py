@@ -1,0 +1,154 @@
+"""The tables of docs/results.md, made of the result files and the published figures.
+
+    python benchmarks/quality/tables.py
+
+What stands between the two marks of the page is replaced; the text around it is written by hand.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from settings import DATA
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "results.md"
+BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
+METRICS = ["hr@10", "ndcg@10"]
+PUBLISHED = json.loads((HERE / "published.json").read_text())
+
+
+def main() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(renewed(page, HERE / "results"), encoding="utf-8")
+
+
+def renewed(page: str, results: Path) -> str:
+    """Returns the page with the tables that the result files give."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{tables(results)}{END}{after}"
+
+
+def tables(results: Path) -> str:
+    """Returns the Markdown of all data sets that were measured or published."""
+    parts = []
+    for data in DATA:
+        found = [
+            json.loads(path.read_text())
+            for objective in ("next", "masked")
+            if (path := results / f"{data}_{objective}.json").exists()
+        ]
+        if data != "simulated" and (found or any(row["data"] == data for row in PUBLISHED["rows"])):
+            path = results / f"{data}_all.json"
+            blended = json.loads(path.read_text()) if path.exists() else None
+            table = quality(data, found, blended)
+            parts.append(f"\n## {data}\n\n{heading(data, found)}\n\n{table}\n")
+            if found:
+                parts.append(f"\n{trainings(found)}\n")
+    return "".join(parts) + "\n"
+
+
+def show(data: str, results: list[dict[str, Any]]) -> str:
+    """Returns one data set's table, to print."""
+    return f"{heading(data, results)}\n\n{quality(data, results)}"
+
+
+def heading(data: str, results: list[dict[str, Any]]) -> str:
+    protocols = DATA[data]["protocols"]
+    chosen = f"Epochs are chosen under {protocols[0]}."
+    if len(protocols) > 1:
+        chosen = "Each protocol chooses its own epoch."
+    if not results:
+        return f"Held out: {DATA[data]['split']}. {chosen}"
+    counts = results[0]["counts"]
+    return (
+        f"{counts['train_behaviors']:,} behaviours to train on, {counts['train_items']:,} items, "
+        f"{counts['test_users']:,} users to test with. Held out: {DATA[data]['split']}. {chosen}"
+    )
+
+
+def quality(data: str, results: list[dict[str, Any]], blended: dict[str, Any] | None = None) -> str:
+    """Returns what floors, models, their blend and published models reach."""
+    metrics = METRICS + (["recall@10"] if data == "online_retail" else [])
+    columns = [(protocol, metric) for protocol in "FU" for metric in metrics]
+    rows = [["", *(f"{metric.upper()} {protocol}" for protocol, metric in columns), "from"]]
+    if results:
+        for name, by_protocol in results[0]["floors"].items():
+            cells = [number(by_protocol[p]["test"][metric]) for p, metric in columns]
+            rows.append([name, *cells, "counting"])
+    for result in results:
+        rows += measured_rows(result, columns)
+    if blended:
+        models = " + ".join(f"{o} of {len(seeds)}" for o, seeds in blended["seeds"].items())
+        cells = [number(blended[p]["test"][metric]) for p, metric in columns]
+        rows.append([f"**{models} seeds** + sequential rules", *cells, "measured, blended"])
+    for row in PUBLISHED["rows"]:
+        if row["data"] == data:
+            reached = {p: dict(zip(METRICS, row[p], strict=True)) for p in "FU" if p in row}
+            cells = [number(reached.get(p, {}).get(metric)) for p, metric in columns]
+            rows.append([row["model"], *cells, published(row)])
+    return markdown(rows)
+
+
+def measured_rows(result: dict[str, Any], columns: list[tuple[str, str]]) -> list[list[str]]:
+    model = f"**{result['objective']} behaviour**"
+    number_of_seeds = len(result["seeds"])
+    seeds = "1 seed" if number_of_seeds == 1 else f"mean of {number_of_seeds} seeds"
+    rows = []
+    for name, shown in (("model", model), ("with rules", f"{model} + sequential rules")):
+        cells = [spread(result["summary"][p][name][metric]) for p, metric in columns]
+        rows.append([shown, *cells, f"measured, {seeds}"])
+    together = result.get("all_seeds")
+    if together:
+        model += f" of {len(together['seeds'])} seeds"
+        for name, shown in (("model", model), ("with rules", f"{model} + sequential rules")):
+            cells = [number(together[p][name]["test"][metric]) for p, metric in columns]
+            rows.append([shown, *cells, "measured, blended"])
+    return rows
+
+
+def trainings(results: list[dict[str, Any]]) -> str:
+    """Returns how long the trainings took, on what."""
+    rows = [["", "best epoch", "minutes to it", "minutes in all", "s an evaluation", "on"]]
+    for result in results:
+        protocol = DATA[result["data"]]["protocols"][0]
+        for seed, one in result["seeds"].items():
+            seconds, machine = one["seconds"], one["machine"]
+            backend = machine["backend"]
+            rows.append(
+                [
+                    f"{result['objective']} behaviour, seed {seed}",
+                    f"{one[protocol]['model']['best_epoch'] + 1} of {one['epochs']}",
+                    f"{seconds['training_to_best_epoch'] / 60:.1f}",
+                    f"{seconds['training'] / 60:.1f}",
+                    f"{seconds['one_evaluation']:.1f}",
+                    f"{machine['processor']}, {machine['cores']} cores, {backend} "
+                    f"{machine[backend]}, Keras {machine['keras']}",
+                ]
+            )
+    return markdown(rows)
+
+
+def published(row: dict[str, Any]) -> str:
+    link = PUBLISHED["sources"].get(row["source"])
+    source = f"[{row['source']}]({link})" if link else row["source"]
+    return f"published, {source}" + (f", {row['note']}" if "note" in row else "")
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}".removeprefix("0")
+
+
+def spread(figure: dict[str, float | None]) -> str:
+    deviation = figure["standard_deviation"]
+    return number(figure["mean"]) + ("" if deviation is None else f" ± {number(deviation)}")
+
+
+def markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+if __name__ == "__main__":
+    main()
