@@ -342,3 +342,42 @@ def test_a_sampled_loss_draws_anew_and_learns(split):
     losses = [row["loss"] for row in rec.curve]
     assert losses[-1] < losses[0]
     assert rec.model.loss.seed_generator is rec.model.loss_seed
+
+
+AVERAGED = {
+    "weight_averaging": 0.5,
+    "schedule": "cosine",
+    "warmup": 0.2,
+    "similarity": "cosine",
+    "temperature": 0.1,
+    "windows": "random",
+    "prefix_rate": 0.5,
+    "precision": "float32",
+}
+
+
+def test_averages_schedules_and_windows_resume_and_are_saved(tmp_path):
+    split = tr.data.leave_last_out(tr.data.ShopSimulator(60, 30, seed=2).simulate())
+    sizes = {"emb_dim": 8, "num_layers": 1, "max_length": 6}
+
+    def recommender():
+        return tr.Recommender(**sizes, **AVERAGED)
+
+    options = {"validation": split.valid, "epochs": 4, "patience": 9, "verbose": 0}
+    whole = recommender().fit(split.train, **options)
+
+    class Killed(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    path = tmp_path / "training.npz"
+    with pytest.raises(KeyboardInterrupt):
+        recommender().fit(split.train, checkpoint=path, callbacks=[Killed()], **options)
+    resumed = recommender().fit(split.train, checkpoint=path, **options)
+    sequences = whole.histories
+    np.testing.assert_allclose(resumed.score(sequences), whole.score(sequences), atol=1e-4)
+    resumed.save(tmp_path / "shop.tfrec")
+    again = tr.Recommender.load(tmp_path / "shop.tfrec")
+    np.testing.assert_array_equal(again.score(sequences), resumed.score(sequences))
+    assert again.get_config() == resumed.get_config()
