@@ -1,4 +1,6 @@
-"""Ranking and click metrics and what lists are like beyond accuracy, in NumPy."""
+"""Ranking and click metrics and what lists are like beyond accuracy, in NumPy and Keras."""
+
+from typing import Any
 
 from tfrec_llm.metrics.beyond_accuracy import (
     catalogue_coverage,
@@ -22,6 +24,7 @@ from tfrec_llm.metrics.top_k import target_ranks, top_k
 
 __all__ = [
     "RANKING_METRICS",
+    "StreamingTopK",
     "accuracy",
     "auc",
     "average_precision",
@@ -39,3 +42,15 @@ __all__ = [
     "target_ranks",
     "top_k",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StreamingTopK":  # the one that needs Keras
+        from tfrec_llm.metrics.streaming_top_k import StreamingTopK
+
+        return StreamingTopK
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
