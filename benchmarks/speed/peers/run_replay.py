@@ -23,7 +23,11 @@ from replay.nn.loss import CE, CESampled
 from replay.nn.mask import DefaultAttentionMask
 from replay.nn.sequential import PositionAwareAggregator, SasRec, SasRecBody, SasRecTransformerLayer
 from replay.nn.sequential.length_bucket import LengthBucketedQueryEncoder
-from replay.nn.transform import TargetAwareAdaptiveTrimTransform, UniformNegativeSamplingTransform
+from replay.nn.transform import (
+    AdaptiveTrimTransform,
+    TargetAwareAdaptiveTrimTransform,
+    UniformNegativeSamplingTransform,
+)
 from replay.nn.transform.template import make_default_sasrec_transforms
 
 
@@ -128,6 +132,7 @@ def make_data(job: dict, schema: TensorSchema, path: str, longest: int) -> Parqu
     # are cut off.
     trim = TargetAwareAdaptiveTrimTransform(["item_id", "positive_labels"])
     transforms["train"].insert(2, trim)
+    transforms["predict"].insert(1, AdaptiveTrimTransform("item_id"))
     if job["loss"] == "sampled":
         transforms["train"].append(
             UniformNegativeSamplingTransform(schema["item_id"].cardinality, job["negatives"])
