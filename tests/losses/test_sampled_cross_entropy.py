@@ -5,6 +5,7 @@ from gradients import value_and_gradients
 from keras import ops
 
 from tfrec_llm.losses import CatalogCrossEntropy, SampledCrossEntropy
+from tfrec_llm.losses.sampled_cross_entropy import _draw_by_shares
 
 POSITIONS, ITEMS, WIDTH = 12, 30, 6
 
@@ -186,3 +187,19 @@ def test_frequencies_of_another_table_are_refused(case):
     targets, hidden, table, _ = case
     with pytest.raises(ValueError, match="each of the 30 rows of the table, got 7"):
         SampledCrossEntropy(8, frequencies=np.ones(7))(targets, hidden, table)
+
+
+def test_rows_of_a_large_table_are_drawn_by_their_shares():
+    shares = 1.0 / np.arange(1, 1_000_001)
+    shares /= shares.sum()
+    seed = keras.random.SeedGenerator(0)
+    drawn = np.concatenate(
+        [ops.convert_to_numpy(_draw_by_shares(shares, 2000, seed)) for _ in range(20)]
+    )
+    # Tenths of the probability, and the parity of the many rare rows.
+    tenths = np.minimum(np.cumsum(shares)[drawn] * 10, 9.999).astype(int)
+    expected = np.bincount(np.minimum(np.cumsum(shares) * 10, 9.999).astype(int), shares)
+    assert np.abs(np.bincount(tenths, minlength=10) / len(drawn) - expected).max() < 0.01
+    assert (drawn[drawn > 1000] % 2).mean() == pytest.approx(0.5, abs=0.02)
+    assert drawn.min() == 0
+    assert drawn.max() > 900_000

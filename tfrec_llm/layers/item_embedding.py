@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfrec_llm.losses.table_rows import table_rows
+from tfrec_llm.losses.table_rows import RowTable, sparse_row_gradients_active, table_rows
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
@@ -64,7 +64,8 @@ class ItemEmbedding(keras.layers.Layer):
     def call(self, items):
         if keras.backend.standardize_dtype(items.dtype) not in ("int32", "int64"):
             items = ops.cast(items, "int32")
-        return ops.cast(table_rows(self.table, items), self.compute_dtype)
+        table = RowTable(self.table) if sparse_row_gradients_active() else self.table
+        return ops.cast(table_rows(table, items), self.compute_dtype)
 
     def compute_output_shape(self, items_shape):
         return (*items_shape, self.emb_dim)

@@ -5,15 +5,22 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.losses.table_rows import RowTable
+
 
 class CatalogLoss(keras.losses.Loss):
     """Template of losses that score hidden states against an item table.
 
     A subclass writes `weighted_sum`. The mean is taken over positions by
-    their weights, so positions without a target change nothing.
+    their weights, so positions without a target change nothing. A subclass
+    that reads the table by `table_rows` only sets `takes_rows`: its gradient
+    can then be that of a few rows.
 
     Args:
         name: Name of the loss.
+
+    Attributes:
+        takes_rows: Whether `weighted_sum` takes a `RowTable`, too.
 
     Call arguments:
         targets: Integer tensor `[...]`, rows of `table`.
@@ -27,6 +34,8 @@ class CatalogLoss(keras.losses.Loss):
         Float scalar, the weighted mean over positions.
     """
 
+    takes_rows = False
+
     def __init__(self, *, name: str | None = None, **kwargs: Any):
         kwargs.setdefault("reduction", "sum")
         super().__init__(name=name, **kwargs)
@@ -39,7 +48,7 @@ class CatalogLoss(keras.losses.Loss):
             ops.reshape(targets, (-1,)),
             ops.reshape(hidden, (-1, hidden.shape[-1])),
             # The value of a variable: TensorFlow's custom gradients do not take the variable.
-            ops.cast(table, table.dtype),
+            table if isinstance(table, RowTable) else ops.cast(table, table.dtype),
             weights / ops.maximum(ops.sum(weights), 1e-12),
             first_item,
         )

@@ -51,6 +51,8 @@ class SampledCrossEntropy(CatalogLoss):
         gSASRec, https://arxiv.org/abs/2308.07192
     """
 
+    takes_rows = True
+
     def __init__(
         self,
         num_negatives: int = 256,
@@ -126,10 +128,30 @@ class SampledCrossEntropy(CatalogLoss):
             )
         shares = np.where(np.arange(num_rows) < first_item, 0.0, self.frequencies**self.power)
         shares = shares / shares.sum()
-        bounds = ops.convert_to_tensor(np.cumsum(shares)[:-1], dtype="float32")
         counts = ops.convert_to_tensor(
             np.maximum(shares, 1e-12) * self.num_negatives, dtype="float32"
         )
-        points = keras.random.uniform(shape, seed=self.seed_generator)
-        negatives = ops.cast(ops.searchsorted(bounds, points, side="right"), "int32")
+        negatives = _draw_by_shares(shares, self.num_negatives, self.seed_generator)
         return negatives, ops.take(counts, negatives), ops.take(counts, targets)
+
+
+def _draw_by_shares(shares: np.ndarray, count: int, seed: Any):
+    """Draws `count` rows by their shares: first a stretch of rows, then one row of it.
+
+    One cumulated sum over all rows would not do: of a million rows float32
+    cannot tell the bounds apart.
+    """
+    width = int(np.ceil(len(shares) ** 0.5))
+    padded = np.zeros(-(-len(shares) // width) * width)
+    padded[: len(shares)] = shares
+    inside = np.cumsum(padded.reshape(-1, width), axis=1)
+    totals = inside[:, -1].copy()
+    bounds = ops.convert_to_tensor((np.cumsum(totals) / totals.sum())[:-1], dtype="float32")
+    inside = inside / np.maximum(totals, 1e-300)[:, None]
+    # The rows before the last of a stretch are those whose bound a point has passed.
+    inside = ops.convert_to_tensor(inside[:, :-1], dtype="float32")
+    points = keras.random.uniform((2, count), seed=seed)
+    stretches = ops.cast(ops.searchsorted(bounds, points[0], side="right"), "int32")
+    passed = ops.take(inside, stretches, axis=0) <= points[1][:, None]
+    places = ops.sum(ops.cast(passed, "int32"), axis=-1)
+    return ops.minimum(stretches * width + places, len(shares) - 1)

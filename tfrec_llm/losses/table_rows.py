@@ -1,6 +1,14 @@
 """Rows of a table, with a gradient that every optimizer takes rightly."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import keras
 from keras import ops
+
+_sparse: ContextVar[bool] = ContextVar("tfrec_llm_sparse_row_gradients", default=False)
 
 
 def table_rows(table, indexes):
@@ -8,10 +16,11 @@ def table_rows(table, indexes):
 
     TensorFlow's own gradient lists a row once for each use, and Keras'
     optimizers that square gradients then step too far: Adam and Adagrad about
-    twice where a row is used twice.
+    twice where a row is used twice. For an optimizer that adds up repeated
+    rows itself a `RowTable` has TensorFlow's own.
 
     Args:
-        table: Float tensor or variable `[items, emb_dim]`.
+        table: Float tensor or variable `[items, emb_dim]`, or a `RowTable`.
         indexes: Integer tensor of any shape.
 
     Returns:
@@ -22,6 +31,8 @@ def table_rows(table, indexes):
         >>> keras.ops.convert_to_numpy(rows).tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
+    if isinstance(table, RowTable):
+        return table.rows(indexes)
     num_rows, width = table.shape
 
     @ops.custom_gradient
@@ -35,3 +46,59 @@ def table_rows(table, indexes):
 
     # The value of a variable: TensorFlow's custom gradients do not take the variable itself.
     return taken(ops.cast(table, table.dtype))
+
+
+@contextlib.contextmanager
+def sparse_row_gradients(active: bool) -> Iterator[None]:
+    """Has item tables give gradients of the rows that were used alone, while it lasts.
+
+    A step then computes nothing of a table's size. Only optimizers that add
+    up repeated rows (`takes_sparse_rows`) take such gradients rightly. On
+    other backends than TensorFlow nothing changes: they know no such gradients.
+
+    Args:
+        active: Whether to do so at all.
+
+    Example:
+        >>> with sparse_row_gradients(False):
+        ...     sparse_row_gradients_active()
+        False
+    """
+    token = _sparse.set(active and keras.backend.backend() == "tensorflow")
+    try:
+        yield
+    finally:
+        _sparse.reset(token)
+
+
+def sparse_row_gradients_active() -> bool:
+    """Returns whether item tables are to be read as `RowTable`s."""
+    return _sparse.get()
+
+
+class RowTable:
+    """A trained table of which only rows are read, so that its gradient is of rows; on TensorFlow.
+
+    Args:
+        variable: Keras variable `[items, emb_dim]`.
+        transform: What is done to rows that were taken, such as scaling to
+            length one.
+
+    Attributes:
+        shape: Of the variable.
+        dtype: Of the variable.
+    """
+
+    def __init__(self, variable: Any, transform: Callable[[Any], Any] | None = None):
+        self.variable = variable
+        self.transform = transform
+        self.shape = variable.shape
+        self.dtype = variable.dtype
+
+    def rows(self, indexes):
+        """Returns rows; see `table_rows`."""
+        import tensorflow as tf
+
+        # Of the variable itself: its value would be a copy of all rows, once single ones changed.
+        rows = tf.gather(self.variable.value, indexes)
+        return rows if self.transform is None else self.transform(rows)

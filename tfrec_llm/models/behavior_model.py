@@ -8,6 +8,11 @@ from keras import ops
 from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
+from tfrec_llm.losses.table_rows import (
+    RowTable,
+    sparse_row_gradients,
+    sparse_row_gradients_active,
+)
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.training.memory import keep_freed_memory
 from tfrec_llm.training.update_order import keep_update_order
@@ -87,6 +92,10 @@ class BehaviorModel(keras.Model):
     def compile(self, optimizer: Any = "adam", loss: CatalogLoss | None = None, **kwargs: Any):
         """Configures training; takes what `keras.Model.compile` takes.
 
+        With an optimizer of rows, such as `tfrec_llm.optimizers.LazyAdam`, and
+        a loss that reads rows, such as `SampledCrossEntropy`, a step on
+        TensorFlow computes nothing of the item table's size.
+
         Args:
             optimizer: Keras optimizer or its name.
             loss: A `CatalogLoss`; None stands for `CatalogCrossEntropy()`.
@@ -112,6 +121,10 @@ class BehaviorModel(keras.Model):
         keep_freed_memory()
         if self.encoder.dtype_policy.name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.get(optimizer))
+        optimizer = keras.optimizers.get(optimizer)
+        self._sparse_rows = loss.takes_rows and getattr(optimizer, "takes_sparse_rows", False)
+        if self._sparse_rows and kwargs.get("jit_compile", "auto") == "auto":
+            kwargs["jit_compile"] = False  # XLA cannot find the rows that are used
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         if hasattr(loss, "seed_generator"):
             # From the model's own, which is part of its state, a loss draws anew at every step on
@@ -123,6 +136,10 @@ class BehaviorModel(keras.Model):
         # Keras skips this where compile() is overridden, and a loaded model could not train on.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, *args, **kwargs):
+        with sparse_row_gradients(self._sparse_rows):
+            return super().train_step(*args, **kwargs)
 
     def call(self, inputs, training=None):
         asked = inputs if "target_positions" in inputs else self.asking(inputs)
@@ -158,7 +175,11 @@ class BehaviorModel(keras.Model):
         weights = ops.cast(ops.cast(y, "int32") >= NUM_RESERVED, "float32")
         if sample_weight is not None:
             weights = weights * ops.cast(sample_weight, "float32")
-        loss = self.loss(y, y_pred, self.item_vectors, weights, first_item=NUM_RESERVED)
+        if sparse_row_gradients_active():
+            items = RowTable(self.table, unit_length if self.similarity == "cosine" else None)
+        else:
+            items = self.item_vectors
+        loss = self.loss(y, y_pred, items, weights, first_item=NUM_RESERVED)
         for extra in self.losses:
             loss = loss + ops.cast(extra, loss.dtype)
         return loss
