@@ -1,4 +1,4 @@
-"""Layers, losses and models compute the same on the other backend."""
+"""What uses Keras computes the same on the other backend."""
 
 import os
 import subprocess
@@ -10,11 +10,12 @@ import pytest
 TESTS = Path(__file__).parent
 # What can differ between backends; the rest is told on one.
 CHOSEN = "sound or plain or see_each_other or draws_anew or same_draws or (all_positions and True)"
+CHOSEN += " or tensorflow_addons or part_of_the_way or zero_rows"
 
 
-def test_layers_losses_and_models_work_on_jax():
+def test_layers_losses_metrics_models_and_optimizers_work_on_jax():
     pytest.importorskip("jax", reason="JAX is not installed: pip install 'tfrec-llm[test]'")
-    folders = [TESTS / name for name in ("layers", "losses", "models")]
+    folders = [TESTS / name for name in ("layers", "losses", "metrics", "models", "optimizers")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, *folders],
         env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
