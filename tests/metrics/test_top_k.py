@@ -157,3 +157,23 @@ def test_running_ranks_tell_the_scores_that_they_should_have_been_given():
         running.add(first, block)
     assert not running.exact()
     np.testing.assert_array_equal(running.found, own)
+
+
+@pytest.mark.parametrize("width", [7, 60])
+def test_the_running_top_k_leaves_out_what_is_removed_or_not_allowed(width):
+    rng = np.random.default_rng(0)
+    scores = scores_with_ties()
+    scores[2] = np.arange(60)
+    removed, allowed = rng.random(scores.shape) < 0.3, rng.random(scores.shape) < 0.6
+    best = RunningTopK(len(scores), 3)
+    for first, block in in_blocks(scores, width):
+        here = slice(first, first + width)
+        best.add(
+            first,
+            block,
+            removed=[np.nonzero(removed[:, here]), (slice(None), [0])],
+            only=np.nonzero(allowed[:, here]),
+        )
+    kept = allowed & ~removed
+    kept[:, ::width] = False
+    np.testing.assert_array_equal(best.columns, top_k(np.where(kept, scores, -np.inf), 3))

@@ -26,8 +26,7 @@ class ItemScores(abc.ABC):
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields the number of a block's first item and float32 scores `[n, width]`.
 
-        Blocks come in rising order and are equal at every call. Each is valid until the next
-        one; the caller may write into one whose `flags.writeable` is set.
+        Blocks come in rising order and are equal at every call. The caller only reads them.
         """
 
     @abc.abstractmethod
@@ -64,9 +63,7 @@ class WholeScores(ItemScores):
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         width = block_width(*self.shape)
         for first in range(0, self.shape[1], width):
-            block = self._scores[:, first : first + width]
-            block.flags.writeable = False
-            yield first, block
+            yield first, self._scores[:, first : first + width]
 
     def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
         return self._scores[rows, items]
@@ -95,7 +92,7 @@ class RowsReplaced(ItemScores):
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         for first, block in self._scores.blocks():
-            block = writable(block)
+            block = block.copy()
             block[self._rows] = self._values[first : first + block.shape[1]]
             yield first, block
 
@@ -124,9 +121,20 @@ class Places:
         return self._rows[here], self._items[here] - first
 
 
-def writable(block: np.ndarray) -> np.ndarray:
-    """Returns the block, or a copy of one that must not be written into."""
-    return block if block.flags.writeable else block.copy()
+class Columns:
+    """Items of all rows, to be found again in blocks of items.
+
+    Args:
+        items: Integer `[m]`, rising.
+    """
+
+    def __init__(self, items: np.ndarray):
+        self._items = items
+
+    def within(self, first: int, block: np.ndarray) -> tuple[slice, np.ndarray]:
+        """Returns an index of the items in a block that begins with item `first`."""
+        bounds = np.searchsorted(self._items, (first, first + block.shape[1]))
+        return slice(None), self._items[slice(*bounds)] - first
 
 
 def block_width(num_users: int, num_items: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import EmptyLogError
-from tfrec_llm.evaluation.item_scores import ItemScores, Places, WholeScores, writable
+from tfrec_llm.evaluation.item_scores import ItemScores, Places, WholeScores
 from tfrec_llm.evaluation.report import EvaluatedUsers, Report
 from tfrec_llm.metrics import (
     RANKING_METRICS,
@@ -182,10 +182,8 @@ class RankingTask:
             for first, block in scores.blocks():
                 ranks.add(first, block)
                 if best is not None:
-                    if removed is not None:
-                        block = writable(block)
-                        block[removed.within(first, block)] = -np.inf
-                    best.add(first, block)
+                    gone = [] if removed is None else [removed.within(first, block)]
+                    best.add(first, block, removed=gone)
             if ranks.exact():
                 break
             own, best = ranks.found, None

@@ -13,7 +13,7 @@ from tfrec_llm.data.id_index import as_ids
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, OnUnknown, Vocabulary
 from tfrec_llm.errors import UnknownUserError
-from tfrec_llm.evaluation.item_scores import ItemScores, Places, writable
+from tfrec_llm.evaluation.item_scores import Columns, ItemScores, Places
 from tfrec_llm.metrics.running_top_k import RunningTopK
 
 
@@ -105,6 +105,13 @@ class ItemFilter:
         encoded = vocabulary.encode(items, on_unknown=on_unknown).astype(np.int64) - NUM_RESERVED
         return cls(common=np.unique(encoded[encoded >= 0]))
 
+    def places(self, rows: np.ndarray) -> Places | Columns:
+        """Returns the places of the items in the scores of the users at `rows`."""
+        if self.by_user is None:
+            assert self.common is not None
+            return Columns(self.common)
+        return Places(*item_places(self.by_user.take(rows)))
+
 
 def item_places(sequences: UserSequences) -> tuple[np.ndarray, np.ndarray]:
     """Returns row and column, counted from the first item, of all items of the sequences."""
@@ -130,37 +137,20 @@ def recommend_chunk(
     """
     sequences = asked.sequences.take(rows)
     scores = score(sequences)
-    removed = [Places(*item_places(sequences))] if filter_seen else []
-    if barred is not None and barred.by_user is not None:
-        removed.append(Places(*item_places(barred.by_user.take(rows))))
-    own = None
-    if allowed is not None and allowed.by_user is not None:
-        own = Places(*item_places(allowed.by_user.take(rows)))
-    common = None if allowed is None else allowed.common
-    choice = scores.shape[1] if common is None else len(common)
-    best = RunningTopK(len(rows), min(k, choice))
+    removed: list[Places | Columns] = []
+    if filter_seen:
+        removed.append(Places(*item_places(sequences)))
+    if barred is not None:
+        removed.append(barred.places(rows))
+    only = None if allowed is None else allowed.places(rows)
+    best = RunningTopK(len(rows), min(k, scores.shape[1]))
     for first, block in scores.blocks():
-        block = writable(block)
-        for places in removed:
-            block[places.within(first, block)] = -np.inf
-        if barred is not None and barred.common is not None:
-            block[:, _between(barred.common, first, block)] = -np.inf
-        if own is not None:
-            places_here = own.within(first, block)
-            kept = block[places_here]
-            block[...] = -np.inf
-            block[places_here] = kept
-        if common is not None:
-            block = block[:, _between(common, first, block)]
-            first = int(np.searchsorted(common, first))
-        best.add(first, block)
+        best.add(
+            first,
+            block,
+            removed=[places.within(first, block) for places in removed],
+            only=None if only is None else only.within(first, block),
+        )
     found_rows, ranks = np.nonzero(best.columns >= 0)
-    columns = best.columns[found_rows, ranks]
-    items = columns if common is None else common[columns]
+    items = best.columns[found_rows, ranks]
     return rows[found_rows], ranks + 1, items, best.scores[found_rows, ranks]
-
-
-def _between(items: np.ndarray, first: int, block: np.ndarray) -> np.ndarray:
-    """Returns the columns, in a block that begins with item `first`, of the rising items in it."""
-    bounds = np.searchsorted(items, (first, first + block.shape[1]))
-    return items[slice(*bounds)] - first

@@ -1,5 +1,8 @@
 """The best columns of scores that come in blocks."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from tfrec_llm.metrics.top_k import top_k
@@ -34,26 +37,35 @@ class RunningTopK:
         self.columns = np.full((num_rows, k), -1, np.int64)
         self.scores = np.full((num_rows, k), -np.inf, np.float32)
 
-    def add(self, first: int, block: np.ndarray) -> None:
+    def add(
+        self, first: int, block: np.ndarray, *, removed: Sequence[Any] = (), only: Any = None
+    ) -> None:
         """Takes up the next columns.
 
         Args:
             first: Column of the block's first one; blocks come in rising order.
             block: float32 `[num_rows, width]`; `-inf` and NaN are never kept. It is only read.
+            removed: Places of the block that are not kept, as indexes of it, such as
+                `(rows, columns)`.
+            only: The places that alone are kept, in the same form; None for all.
         """
         k = self.columns.shape[1]
         if not k or not block.size:
             return
         # Later columns lose ties, so that only a better score than the last one's counts.
         better = block > self.scores[:, -1:]
-        counts = np.count_nonzero(better, axis=1)
-        many = counts > _MANY * k
-        if many.any():
-            sorted_out = np.flatnonzero(many)
-            columns = top_k(block[sorted_out], k)
-            better[sorted_out] = False
+        for places in removed:
+            better[places] = False
+        if only is not None:
+            kept = np.zeros_like(better)
+            kept[only] = better[only]
+            better = kept
+        many = np.flatnonzero(np.count_nonzero(better, axis=1) > _MANY * k)
+        if len(many):
+            columns = top_k(np.where(better[many], block[many], -np.inf), k)
+            better[many] = False
             rows, places = np.nonzero(columns >= 0)
-            better[sorted_out[rows], columns[rows, places]] = True
+            better[many[rows], columns[rows, places]] = True
         rows, columns = np.divmod(np.flatnonzero(better), block.shape[1])
         if len(rows):
             self._merge(rows, columns + first, block[rows, columns])
