@@ -26,6 +26,7 @@ from tfrec_llm.metrics.top_k import top_k
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.next_behavior_model import NextBehaviorModel
+from tfrec_llm.optimizers.lazy_adam import LazyAdam
 from tfrec_llm.recommender_training import train
 from tfrec_llm.saved_recommender import read_recommender, write_recommender
 from tfrec_llm.training.schedule import learning_rate_schedule
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MODELS = {"next": NextBehaviorModel, "masked": MaskedBehaviorModel}
-_OPTIMIZERS = ("adam", "adamw")
+_OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "lazy_adam": LazyAdam,
+}
 _MODEL = ("tie_embeddings", "similarity", "temperature")
 _BATCH = ("windows", "prefix_rate", "row_length")
 _LOSSES = {"catalog": CatalogCrossEntropy, "sampled": SampledCrossEntropy}
@@ -56,7 +61,8 @@ class Recommender(Scorer):
         loss: `"catalog"` (full softmax), `"sampled"` (256 shared negatives,
             for catalogues of a hundred thousand items and more) or a
             `CatalogLoss`.
-        optimizer: `"adam"`, `"adamw"`, or `"lazy_adam"` for large catalogues.
+        optimizer: `"adam"`, `"adamw"`, or `"lazy_adam"`, which with the
+            sampled loss makes a step's cost independent of the catalogue.
         learning_rate: The optimizer's, the highest where it changes.
         schedule: `"constant"`, or `"cosine"` or `"linear"`: falling to zero
             at the last of `epochs`.
@@ -420,13 +426,13 @@ class Recommender(Scorer):
     def make_optimizer(self, *, num_steps: int) -> keras.optimizers.Optimizer:
         """Returns a new optimizer for a training of `num_steps` steps."""
         if self.optimizer not in _OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {_OPTIMIZERS}, got {self.optimizer!r}.")
+            raise ValueError(
+                f"optimizer must be one of {sorted(_OPTIMIZERS)}, got {self.optimizer!r}."
+            )
         rate = learning_rate_schedule(
             self.schedule, self.learning_rate, num_steps=num_steps, warmup=self.warmup
         )
-        return keras.optimizers.get(
-            {"class_name": self.optimizer, "config": {"learning_rate": rate}}
-        )
+        return _OPTIMIZERS[self.optimizer](rate)
 
     def make_loss(self) -> CatalogLoss:
         """Returns the loss, a new one where it was given by name."""
