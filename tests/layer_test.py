@@ -83,7 +83,7 @@ def run_layer_test(
         trained.save(os.path.join(folder, "model.keras"))
         loaded = keras.models.load_model(os.path.join(folder, "model.keras"))
     # The optimizer is part of what was saved: training goes on where it was.
-    assert int(loaded.optimizer.iterations) == 1
+    assert int(loaded.optimizer.iterations) == bool(fresh.trainable_weights)
     after = ops.convert_to_numpy(fresh(*tensors))
     again = loaded(list(tensors) if several else tensors[0])
     np.testing.assert_allclose(ops.convert_to_numpy(again), after, atol=1e-6)
@@ -91,7 +91,7 @@ def run_layer_test(
     mixed = layer_class(**_anew(init_kwargs, dtype="mixed_bfloat16"))
     half = mixed(*tensors)
     assert keras.backend.standardize_dtype(half.dtype) == mixed_dtype
-    assert {weight.dtype for weight in mixed.trainable_weights} == {"float32"}
+    assert {weight.dtype for weight in mixed.trainable_weights} <= {"float32"}
     mixed.set_weights(layer.get_weights())
     half = ops.convert_to_numpy(ops.cast(mixed(*tensors), "float32"))
     scale = np.abs(expected).max()

@@ -17,7 +17,7 @@ from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import NotFittedError
 from tfrec_llm.evaluation.comparison import Comparison, compare
 from tfrec_llm.evaluation.item_scores import ItemScores
-from tfrec_llm.evaluation.model_scorer import model_item_scores, model_scores, similarities
+from tfrec_llm.evaluation.model_scorer import model_item_scores, similarities
 from tfrec_llm.evaluation.scorer import Scorer
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
@@ -238,8 +238,7 @@ class Recommender(Scorer):
         return self
 
     def score(self, sequences: UserSequences) -> np.ndarray:
-        self._require_fitted()
-        return model_scores(self.model, self.vocabulary, sequences)
+        return self.item_scores(sequences).whole_rows(NUM_RESERVED)
 
     def item_scores(self, sequences: UserSequences) -> ItemScores:
         self._require_fitted()

@@ -44,21 +44,26 @@ def write_recommender(recommender: "Recommender", path: Path) -> None:
             if recommender.catalogue is not None:
                 recommender.catalogue.save(folder / "catalogue.parquet")
             recommender.model.save(folder / "model.keras")
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            manifest = {
-                "format": _FORMAT,
-                "tfrec_llm": tfrec_llm.__version__,
-                "keras": keras.version(),
-                "config": recommender.get_config(),
-                "curve": recommender.curve,
-                "files": {str(file.relative_to(folder)): file.stat().st_size for file in files},
-            }
-            (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            config = recommender.get_config()
+            write_manifest(folder, _FORMAT, config=config, curve=recommender.curve)
     except OSError as error:
         raise SavedModelError(
             f"The recommender could not be saved to {path}: {error}. What was there before is "
             f"unchanged. Free on this disk: {_free(path)}."
         ) from error
+
+
+def write_manifest(folder: Path, format: str, **contents: Any) -> None:
+    """Writes what a folder holds and by which versions, with the sizes of its files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    manifest = {
+        "format": format,
+        "tfrec_llm": tfrec_llm.__version__,
+        "keras": keras.version(),
+        **contents,
+        "files": {str(file.relative_to(folder)): file.stat().st_size for file in files},
+    }
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def check_target(path: Path) -> None:
@@ -78,16 +83,7 @@ def check_target(path: Path) -> None:
 
 def read_recommender(path: Path) -> SavedRecommender:
     """Reads what `write_recommender` wrote; see `Recommender.load`."""
-    manifest = _read_manifest(path)
-    for name, size in manifest["files"].items():
-        file = path / name
-        if not file.exists():
-            raise SavedModelError(f"{path} is not whole: {name} is missing. Save it again.")
-        if file.stat().st_size != size:
-            raise SavedModelError(
-                f"{path} is damaged: {name} has {file.stat().st_size} bytes instead of {size}. "
-                "Save it again."
-            )
+    manifest = read_manifest(path, _FORMAT)
     try:
         return SavedRecommender(
             config=manifest["config"],
@@ -105,7 +101,12 @@ def read_recommender(path: Path) -> SavedRecommender:
         raise SavedModelError(f"{path} cannot be read: {error}") from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path, format: str) -> dict[str, Any]:
+    """Reads what `write_manifest` wrote, and checks that the files are there whole.
+
+    Raises:
+        SavedModelError: If a file is missing or damaged, or the format is another.
+    """
     if not path.exists():
         raise SavedModelError(f"There is no saved recommender at {path}.")
     try:
@@ -114,11 +115,17 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise SavedModelError(f"{path} is no saved recommender: it has no {_MANIFEST}.") from error
     except (OSError, ValueError) as error:
         raise SavedModelError(f"{path / _MANIFEST} cannot be read: {error}") from error
-    if manifest.get("format") != _FORMAT:
-        raise SavedModelError(
-            f"{path} has the format {manifest.get('format')!r}; this version of tfrec_llm reads "
-            f"{_FORMAT!r}."
-        )
+    if manifest.get("format") != format:
+        raise SavedModelError(f"{path} has the format {manifest.get('format')!r}, not {format!r}.")
+    for name, size in manifest["files"].items():
+        file = path / name
+        if not file.exists():
+            raise SavedModelError(f"{path} is not whole: {name} is missing. Save it again.")
+        if file.stat().st_size != size:
+            raise SavedModelError(
+                f"{path} is damaged: {name} has {file.stat().st_size} bytes instead of {size}. "
+                "Save it again."
+            )
     return manifest
 
 

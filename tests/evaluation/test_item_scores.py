@@ -147,7 +147,7 @@ def test_blocks_and_pairs_are_those_of_the_whole_product():
     rows, columns = rng.integers(0, 9, 50), rng.integers(0, ITEMS, 50)
     for scores in (RowsReplaced(product, np.array([2, 5]), values), WholeScores(expected)):
         assert isinstance(scores, ItemScores)
-        np.testing.assert_allclose(scores.to_numpy(), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scores.whole_rows(), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
             scores.at(rows, columns), expected[rows, columns], rtol=1e-5, atol=1e-6
         )

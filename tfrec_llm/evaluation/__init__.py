@@ -6,6 +6,7 @@ from typing import Any
 _MODULES = {
     "Blend": "blend",
     "Comparison": "comparison",
+    "CompressedScorer": "compressed_scorer",
     "Difference": "comparison",
     "EvaluatedUsers": "report",
     "ModelScorer": "model_scorer",

@@ -36,11 +36,17 @@ class ItemScores(abc.ABC):
         They are those of `blocks` up to rounding.
         """
 
-    def to_numpy(self) -> np.ndarray:
-        """Returns float32 `[n, items]`: all blocks beside each other."""
-        scores = np.empty(self.shape, np.float32)
+    def whole_rows(self, num_reserved: int = 0) -> np.ndarray:
+        """Returns float32 `[n, num_reserved + items]`: all blocks beside each other.
+
+        Args:
+            num_reserved: Columns of `-inf` before them, as `Scorer.score` has them.
+        """
+        scores = np.empty((self.shape[0], num_reserved + self.shape[1]), np.float32)
+        scores[:, :num_reserved] = -np.inf
         for first, block in self.blocks():
-            scores[:, first : first + block.shape[1]] = block
+            start = num_reserved + first
+            scores[:, start : start + block.shape[1]] = block
         return scores
 
 
@@ -79,7 +85,7 @@ class RowsReplaced(ItemScores):
 
     Example:
         >>> scores = WholeScores(np.zeros((2, 3), np.float32))
-        >>> RowsReplaced(scores, np.array([1]), np.arange(3, dtype=np.float32)).to_numpy()
+        >>> RowsReplaced(scores, np.array([1]), np.arange(3, dtype=np.float32)).whole_rows()
         array([[0., 0., 0.],
                [0., 1., 2.]], dtype=float32)
     """

@@ -1,5 +1,6 @@
 """Scores of a pre-trained behaviour model, in the form that all scorers share."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,31 +62,31 @@ class ModelScorer(Scorer):
     streams = True
 
     def score(self, sequences: UserSequences) -> np.ndarray:
-        return model_scores(self.model, self.vocabulary, sequences)
+        return self.item_scores(sequences).whole_rows(NUM_RESERVED)
 
     def item_scores(self, sequences: UserSequences) -> ItemScores:
         return model_item_scores(self.model, self.vocabulary, sequences)
 
 
-def model_scores(
-    model: "BehaviorModel", vocabulary: Vocabulary, sequences: UserSequences
-) -> np.ndarray:
-    """Returns a model's scores of the whole catalogue, as `Scorer.score` does."""
-    scores = np.full((len(sequences), vocabulary.size), -np.inf, np.float32)
-    for first, block in model_item_scores(model, vocabulary, sequences).blocks():
-        start = NUM_RESERVED + first
-        scores[:, start : start + block.shape[1]] = block
-    return scores
-
-
 def model_item_scores(
-    model: "BehaviorModel", vocabulary: Vocabulary, sequences: UserSequences
+    model: "BehaviorModel",
+    vocabulary: Vocabulary,
+    sequences: UserSequences,
+    *,
+    products: Callable[[np.ndarray], ItemScores] | None = None,
 ) -> ItemScores:
     """Returns a model's scores in blocks of items, as `Scorer.item_scores` does.
 
     Histories of about one length go through the model together, so that
     little is padded. Where the model reads kinds of behaviour and the
     histories name none, they count as not known.
+
+    Args:
+        model: The model.
+        vocabulary: Its items.
+        sequences: The histories.
+        products: Gives the scores of users' vectors `[n, emb_dim]`; None
+            multiplies them with the model's item vectors.
     """
     max_length = model.encoder.max_length
     sizes = np.minimum(sequences.lengths, max_length)
@@ -98,9 +99,12 @@ def model_item_scores(
         if model.encoder.num_behaviors and "behaviors" not in batch:
             batch["behaviors"] = np.zeros_like(batch["items"])
         vectors[rows] = model.predict_on_batch(model.asking(batch))[:, 0]
-    # On a processor this is the table itself, not a copy.
-    items = np.asarray(ops.cast(model.item_vectors, "float32"))
-    scores = ProductScores(vectors, items[NUM_RESERVED:], len(vocabulary))
+    if products is None:
+        # On a processor this is the table itself, not a copy.
+        items = np.asarray(ops.cast(model.item_vectors, "float32"))
+        scores: ItemScores = ProductScores(vectors, items[NUM_RESERVED:], len(vocabulary))
+    else:
+        scores = products(vectors)
     empty = np.flatnonzero(buckets == 0)
     if not len(empty):
         return scores

@@ -23,7 +23,7 @@ class ProductScores(ItemScores):
 
     Example:
         >>> scores = ProductScores(np.ones((1, 2), np.float32), np.eye(3, 2, dtype=np.float32), 3)
-        >>> scores.to_numpy()
+        >>> scores.whole_rows()
         array([[1., 1., 0.]], dtype=float32)
     """
 

@@ -35,6 +35,8 @@ class BehaviorEncoder(keras.Model):
         causal: Whether a behaviour sees only those before it. None leaves it
             to the objective: `NextBehaviorModel` sets True,
             `MaskedBehaviorModel` False.
+        item_embedding: Layer that gives the items' vectors in place of an
+            `ItemEmbedding`, such as a `CompressedTable`.
 
     Call arguments:
         inputs: Batch, a dict of integer tensors `[rows, length]`: `items`,
@@ -76,6 +78,7 @@ class BehaviorEncoder(keras.Model):
         attention_dropout: float = 0.0,
         num_behaviors: int = 0,
         causal: bool | None = None,
+        item_embedding: keras.Layer | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -91,7 +94,8 @@ class BehaviorEncoder(keras.Model):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.num_behaviors = num_behaviors
-        self.item_embedding = ItemEmbedding(
+        self._own_embedding = item_embedding is None
+        self.item_embedding = item_embedding or ItemEmbedding(
             vocab_size, emb_dim, dtype=self.dtype_policy, name="item_embedding"
         )
         self.behavior_embedding = None
@@ -127,7 +131,8 @@ class BehaviorEncoder(keras.Model):
 
     def build(self, inputs_shape=None):
         hidden_shape = (None, None, self.emb_dim)
-        self.item_embedding.build((None, None))
+        if not self.item_embedding.built:
+            self.item_embedding.build((None, None))
         if self.behavior_embedding is not None:
             self.behavior_embedding.build((None, None))
         self.transformer.build(hidden_shape)
@@ -167,28 +172,20 @@ class BehaviorEncoder(keras.Model):
             "attention_dropout": self.attention_dropout,
             "num_behaviors": self.num_behaviors,
             "causal": self.causal,
+            "item_embedding": (
+                None
+                if self._own_embedding
+                else keras.saving.serialize_keras_object(self.item_embedding)
+            ),
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
-
-
-def newest_hidden(hidden, inputs):
-    """Returns the hidden state of each row's newest behaviour.
-
-    Args:
-        hidden: Float tensor `[rows, length, emb_dim]`.
-        inputs: Batch of one history a row, padded on either side.
-
-    Returns:
-        Float tensor `[rows, emb_dim]`.
-    """
-    present = ops.cast(inputs["segments"] > 0, "int32")
-    length = ops.shape(present)[1]
-    newest = ops.argmax(present * ops.arange(1, length + 1, dtype="int32"), axis=1)
-    return ops.squeeze(hidden_at(hidden, newest[:, None]), axis=1)
+        embedding = keras.saving.deserialize_keras_object(
+            config.get("item_embedding"), custom_objects=custom_objects
+        )
+        return cls(**config | {"item_embedding": embedding})
 
 
 def hidden_at(hidden, places):

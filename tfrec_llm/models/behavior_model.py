@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfrec_llm.data.vocabulary import NUM_RESERVED
+from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
 from tfrec_llm.losses.table_rows import (
@@ -37,6 +38,9 @@ class BehaviorModel(keras.Model):
             the length of its vector.
         temperature: What similarities are divided by; with `"cosine"` about
             0.05 to 0.1.
+        output_embedding: Layer of the second table in place of an
+            `ItemEmbedding`, such as a `CompressedTable`; only without
+            `tie_embeddings`.
 
     Call arguments:
         inputs: Batch, see `BehaviorEncoder`, with `target_positions`
@@ -53,12 +57,15 @@ class BehaviorModel(keras.Model):
         tie_embeddings: bool = True,
         similarity: str = "dot",
         temperature: float = 1.0,
+        output_embedding: keras.Layer | None = None,
         **kwargs: Any,
     ):
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity must be one of {SIMILARITIES}, got {similarity!r}.")
         if not temperature > 0.0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
+        if tie_embeddings and output_embedding is not None:
+            raise ValueError("An output_embedding needs tie_embeddings=False.")
         # The encoder may compute in half precision; scores stay in float32, or many items tie.
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
@@ -66,12 +73,28 @@ class BehaviorModel(keras.Model):
         self.tie_embeddings = tie_embeddings
         self.similarity = similarity
         self.temperature = temperature
+        self._own_embedding = output_embedding is None
+        self.output_embedding = output_embedding
+        if not tie_embeddings and output_embedding is None:
+            self.output_embedding = ItemEmbedding(
+                encoder.vocab_size, encoder.emb_dim, dtype="float32", name="output_embedding"
+            )
         self.loss_seed = keras.random.SeedGenerator(seed=0)
 
     @property
     def table(self):
         """Float variable `[vocab_size, emb_dim]`: the vectors that items are scored by."""
-        return self.encoder.item_embedding.table if self.tie_embeddings else self.output_table
+        return self.output_layer.table
+
+    def vectors_of(self, items):
+        """Returns `item_vectors` of some items, an integer tensor of any shape."""
+        vectors = ops.cast(self.output_layer(items), "float32")
+        return unit_length(vectors) if self.similarity == "cosine" else vectors
+
+    @property
+    def output_layer(self):
+        """The layer whose table items are scored by."""
+        return self.encoder.item_embedding if self.tie_embeddings else self.output_embedding
 
     @property
     def item_vectors(self):
@@ -81,12 +104,8 @@ class BehaviorModel(keras.Model):
     def build(self, inputs_shape=None):
         if not self.encoder.built:
             self.encoder.build(inputs_shape)
-        if not self.tie_embeddings:
-            self.output_table = self.add_weight(
-                shape=(self.encoder.vocab_size, self.encoder.emb_dim),
-                initializer=keras.initializers.TruncatedNormal(stddev=0.02),
-                name="output_table",
-            )
+        if not self.output_layer.built:
+            self.output_layer.build((None,))
         self.built = True
 
     def compile(self, optimizer: Any = "adam", loss: CatalogLoss | None = None, **kwargs: Any):
@@ -199,15 +218,22 @@ class BehaviorModel(keras.Model):
             "tie_embeddings": self.tie_embeddings,
             "similarity": self.similarity,
             "temperature": self.temperature,
+            "output_embedding": (
+                None
+                if self._own_embedding
+                else keras.saving.serialize_keras_object(self.output_embedding)
+            ),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        config["encoder"] = keras.saving.deserialize_keras_object(
-            config["encoder"], custom_objects=custom_objects
-        )
-        return cls(**config)
+        layers = {
+            name: keras.saving.deserialize_keras_object(
+                config.get(name), custom_objects=custom_objects
+            )
+            for name in ("encoder", "output_embedding")
+        }
+        return cls(**config | layers)
 
 
 def unit_length(vectors):
