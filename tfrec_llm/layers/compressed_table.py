@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrec_llm.layers.item_table import ItemTable
+
 KINDS = ("float16", "int8", "product")
 
 # Centroids of a part of the vectors: a code of one byte names one.
@@ -15,7 +17,7 @@ _SAMPLE, _ROUNDS = 1 << 16, 15
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class CompressedTable(keras.layers.Layer):
+class CompressedTable(ItemTable):
     """Gives items' vectors from a small table: an `ItemEmbedding` that is trained no more.
 
     - `"float16"`: half precision, 2 bytes a number.
@@ -140,7 +142,7 @@ class CompressedTable(keras.layers.Layer):
     @property
     def table(self):
         """float32 tensor `[vocab_size, emb_dim]`: all vectors, decoded."""
-        return self._decoded(ops.arange(self.vocab_size))
+        return self.rows(ops.arange(self.vocab_size))
 
     @property
     def bytes_per_item(self) -> float:
@@ -148,17 +150,6 @@ class CompressedTable(keras.layers.Layer):
         if self.kind == "product":
             return float(self.num_codes)
         return 2.0 * self.emb_dim if self.kind == "float16" else 4.0 + self.emb_dim
-
-    def call(self, items):
-        if keras.backend.standardize_dtype(items.dtype) not in ("int32", "int64"):
-            items = ops.cast(items, "int32")
-        return ops.cast(self._decoded(items), self.compute_dtype)
-
-    def compute_output_shape(self, items_shape):
-        return (*items_shape, self.emb_dim)
-
-    def compute_output_spec(self, items):
-        return keras.KerasTensor((*items.shape, self.emb_dim), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -169,8 +160,7 @@ class CompressedTable(keras.layers.Layer):
             "num_exact": self.num_exact,
         }
 
-    def _decoded(self, items):
-        """Returns float32 vectors of items of any shape."""
+    def rows(self, items):
         if self.kind == "product":
             codes = ops.cast(ops.take(self.codes, items, axis=0), "int32")
             part = ops.arange(self.num_codes, dtype="int32") * _CENTROIDS

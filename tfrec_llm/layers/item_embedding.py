@@ -3,13 +3,13 @@
 from typing import Any
 
 import keras
-from keras import ops
 
+from tfrec_llm.layers.item_table import ItemTable
 from tfrec_llm.losses.table_rows import RowTable, sparse_row_gradients_active, table_rows
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class ItemEmbedding(keras.layers.Layer):
+class ItemEmbedding(ItemTable):
     """A trained vector for each item: `g_i = E[i]`.
 
     Args:
@@ -61,17 +61,9 @@ class ItemEmbedding(keras.layers.Layer):
         )
         super().build(items_shape)
 
-    def call(self, items):
-        if keras.backend.standardize_dtype(items.dtype) not in ("int32", "int64"):
-            items = ops.cast(items, "int32")
+    def rows(self, items):
         table = RowTable(self.table) if sparse_row_gradients_active() else self.table
-        return ops.cast(table_rows(table, items), self.compute_dtype)
-
-    def compute_output_shape(self, items_shape):
-        return (*items_shape, self.emb_dim)
-
-    def compute_output_spec(self, items):
-        return keras.KerasTensor((*items.shape, self.emb_dim), dtype=self.compute_dtype)
+        return table_rows(table, items)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

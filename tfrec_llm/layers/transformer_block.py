@@ -7,6 +7,7 @@ from keras import ops
 
 from tfrec_llm.layers.feed_forward import FeedForward
 from tfrec_llm.layers.gated_residual import GatedResidual
+from tfrec_llm.layers.normalization import normalization
 from tfrec_llm.layers.self_attention import SelfAttention
 
 BLOCKS = ("pre_norm", "post_norm", "gated")
@@ -76,7 +77,7 @@ class TransformerBlock(keras.layers.Layer):
     def build(self, x_shape):
         policy = self.dtype_policy
         gated = self.block == "gated"
-        self.attention_norm = _norm(policy, "attention_norm")
+        self.attention_norm = normalization(self, "attention_norm")
         self.attention = SelfAttention(
             self.num_heads,
             dropout=self.attention_dropout,
@@ -85,7 +86,7 @@ class TransformerBlock(keras.layers.Layer):
             dtype=policy,
             name="attention",
         )
-        self.feed_forward_norm = _norm(policy, "feed_forward_norm")
+        self.feed_forward_norm = normalization(self, "feed_forward_norm")
         self.feed_forward = FeedForward(
             self.hid_dim,
             activation="swiglu" if gated else "gelu",
@@ -136,7 +137,3 @@ class TransformerBlock(keras.layers.Layer):
             "rotary": self.rotary,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-
-def _norm(policy, name):
-    return keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=name)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.layers.normalization import normalization
 from tfrec_llm.layers.transformer_block import TransformerBlock
 from tfrec_llm.losses.table_rows import table_rows
 
@@ -111,9 +112,9 @@ class TransformerEncoder(keras.layers.Layer):
         # Blocks that end with a norm need no other behind them.
         self.norm_output = block != "post_norm"
         if self.norm_input:
-            self.first_norm = _norm(self.dtype_policy, "first_norm")
+            self.first_norm = normalization(self, "first_norm")
         if self.norm_output:
-            self.norm = _norm(self.dtype_policy, "norm")
+            self.norm = normalization(self, "norm")
 
     def build(self, x_shape, segments_shape=None, positions_shape=None):
         if self.position_encoding == "learned":
@@ -180,7 +181,3 @@ class TransformerEncoder(keras.layers.Layer):
 
 def _truncated_normal(stddev):
     return keras.initializers.TruncatedNormal(stddev=stddev)
-
-
-def _norm(policy, name):
-    return keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=name)
