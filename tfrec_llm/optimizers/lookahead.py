@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfrec_llm.optimizers.row_gradients import add_up_repeated_rows
+from tfrec_llm.optimizers.row_gradients import add_up_all
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
@@ -107,10 +107,7 @@ class Lookahead(keras.optimizers.Optimizer):
         )
         variables = list(variables)
         self.build(variables)
-        grads = [
-            add_up_repeated_rows(gradient, variable.dtype)
-            for gradient, variable in zip(grads, variables, strict=True)
-        ]
+        grads = add_up_all(grads, variables)
         self._between_periods(lambda variable, slow: (slow, variable))
         self.inner_optimizer.apply(grads, variables)
         self._between_periods(lambda variable, slow: (variable, self._blend(variable, slow)))

@@ -37,6 +37,14 @@ def add_up_repeated_rows(gradient: Any, dtype: Any = None) -> Any:
     return tf.IndexedSlices(sums, rows, gradient.dense_shape)
 
 
+def add_up_all(grads: Any, variables: Any) -> list[Any]:
+    """Adds up the repeated rows of every variable's gradient, in the variable's type."""
+    return [
+        add_up_repeated_rows(gradient, variable.dtype)
+        for gradient, variable in zip(grads, variables, strict=True)
+    ]
+
+
 class AddsUpRows(keras.optimizers.Optimizer):
     """What an optimizer inherits, before another class of Keras, to see repeated rows added up.
 
@@ -49,11 +57,7 @@ class AddsUpRows(keras.optimizers.Optimizer):
             self._trainable_variables if trainable_variables is None else trainable_variables
         )
         variables = list(variables)
-        grads = [
-            add_up_repeated_rows(gradient, variable.dtype)
-            for gradient, variable in zip(grads, variables, strict=True)
-        ]
-        super().apply(grads, variables)
+        super().apply(add_up_all(grads, variables), variables)
 
     def all_reduced(self, gradient: Any) -> Any:
         """Adds up the rows that several replicas have sent; for the begin of `update_step`."""
