@@ -8,7 +8,8 @@ import numpy as np
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.errors import NotFittedError
-from tfrec_llm.evaluation.protocol import RankingTask
+from tfrec_llm.evaluation.protocol import RankingTask, users_at_once
+from tfrec_llm.evaluation.recommending import item_places
 from tfrec_llm.evaluation.scorer import Scorer
 from tfrec_llm.metrics.ranking import RANKING_METRICS
 from tfrec_llm.metrics.top_k import top_k
@@ -150,22 +151,20 @@ class Blend(Scorer):
         """Returns by chunk of users: the shares `[scorers, targets, kept]` of each target's rivals,
         and `[scorers, targets]` of the targets themselves."""
         found = []
-        for start in range(0, len(task), chunk_size):
-            users = np.arange(start, min(start + chunk_size, len(task)))
+        at_once = users_at_once(chunk_size, self.vocabulary, self)
+        for start in range(0, len(task), at_once):
+            users = np.arange(start, min(start + at_once, len(task)))
             histories, targets = task.histories.take(users), task.targets.take(users)
             shares = np.stack([scorer.shares(histories) for scorer in self.scorers.values()])
             rows = np.repeat(np.arange(len(users)), targets.lengths)
             items = np.asarray(targets.items, np.int64)
-            own = np.where(items >= NUM_RESERVED, shares[:, rows, items], -1.0)
-            # What stands on the list is neither a target, nor reserved, nor removed.
-            shares[:, rows, items] = -1.0
+            # What stands on the list is neither reserved, nor removed, nor a target.
             shares[:, :, :NUM_RESERVED] = -1.0
             if task.filter_seen:
-                seen_rows = np.repeat(np.arange(len(users)), histories.lengths)
-                seen = np.zeros(shares.shape[1:], bool)
-                seen[seen_rows, histories.items] = True
-                shares[:, seen] = -1.0
-                own[:, seen[rows, items]] = -1.0
+                seen_rows, seen = item_places(histories)
+                shares[:, seen_rows, seen + NUM_RESERVED] = -1.0
+            own = shares[:, rows, items]
+            shares[:, rows, items] = -1.0
             size = min(_SHORTLIST, len(self.vocabulary))
             best = np.concatenate([top_k(of_one, size) for of_one in shares], axis=1)
             best = np.sort(np.maximum(best, 0), axis=1)
