@@ -73,7 +73,6 @@ class BehaviorModel(keras.Model):
         self.tie_embeddings = tie_embeddings
         self.similarity = similarity
         self.temperature = temperature
-        self._own_embedding = output_embedding is None
         self.output_embedding = output_embedding
         if not tie_embeddings and output_embedding is None:
             self.output_embedding = ItemEmbedding(
@@ -218,11 +217,7 @@ class BehaviorModel(keras.Model):
             "tie_embeddings": self.tie_embeddings,
             "similarity": self.similarity,
             "temperature": self.temperature,
-            "output_embedding": (
-                None
-                if self._own_embedding
-                else keras.saving.serialize_keras_object(self.output_embedding)
-            ),
+            "output_embedding": keras.saving.serialize_keras_object(self.output_embedding),
         }
 
     @classmethod
