@@ -381,10 +381,11 @@ class Recommender(Scorer):
         if isinstance(config["loss"], dict):
             config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
         recommender = cls(**config)
-        recommender.vocabulary = saved.vocabulary
+        recommender.vocabulary = saved.known.vocabulary
         recommender.model = saved.model
-        recommender.histories = saved.histories
-        recommender.catalogue = saved.catalogue
+        assert saved.known.histories is not None
+        recommender.histories = saved.known.histories
+        recommender.catalogue = saved.known.catalogue
         recommender.curve = saved.curve
         return recommender
 

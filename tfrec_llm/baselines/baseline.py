@@ -11,8 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from tfrec_llm.data.atomic import replace_folder
-from tfrec_llm.data.feature_table import Catalogue
 from tfrec_llm.data.packing import ranges
+from tfrec_llm.data.saved_folder import load_parts, save_parts
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import DataError, EmptyLogError, NotFittedError, SavedModelError
@@ -126,10 +126,7 @@ class Baseline(Scorer):
         }
         try:
             with replace_folder(path) as folder:
-                self.vocabulary.save(folder / "vocabulary.parquet")
-                self.histories.save(folder / "histories")
-                if self.catalogue is not None:
-                    self.catalogue.save(folder / "catalogue.parquet")
+                save_parts(self, folder)
                 (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         except OSError as error:
             raise SavedModelError(
@@ -160,10 +157,10 @@ class Baseline(Scorer):
                     f"{cls.__name__} ({_FORMAT})."
                 )
             floor = kinds[manifest["class"]](**manifest["config"])
-            floor.vocabulary = Vocabulary.load(path / "vocabulary.parquet")
-            if manifest["catalogue"]:
-                floor.catalogue = Catalogue.load(path / "catalogue.parquet")
-            floor._learn(UserSequences.load(path / "histories"))
+            known = load_parts(path, catalogue=manifest["catalogue"])
+            floor.vocabulary, floor.catalogue = known.vocabulary, known.catalogue
+            assert known.histories is not None
+            floor._learn(known.histories)
         except SavedModelError:
             raise
         except (OSError, ValueError, KeyError, TypeError, DataError) as error:

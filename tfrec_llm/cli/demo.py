@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         "for the test, the one before for validation.\n"
     )
     make = recommender_class()
-    from tfrec_llm.saved_recommender import check_target
+    from tfrec_llm.data.saved_folder import check_target
 
     check_target(model)
     recommender = make(

@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(log)
     recommender = _recommender(arguments)
     # Before the hours of training, not after them.
-    from tfrec_llm.saved_recommender import check_target
+    from tfrec_llm.data.saved_folder import check_target
 
     check_target(arguments.output)
     training: dict[str, Any] = {"epochs": arguments.epochs, "patience": arguments.patience}

@@ -8,9 +8,15 @@ import keras
 import numpy as np
 
 from tfrec_llm.data.atomic import replace_folder
-from tfrec_llm.data.feature_table import Catalogue
+from tfrec_llm.data.saved_folder import (
+    check_target,
+    load_parts,
+    read_manifest,
+    save_parts,
+    write_manifest,
+)
 from tfrec_llm.data.sequences import UserSequences
-from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
+from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.errors import NotFittedError, SavedModelError, TfrecError
 from tfrec_llm.evaluation.code_scores import CodeScores
 from tfrec_llm.evaluation.item_scores import ItemScores
@@ -18,7 +24,6 @@ from tfrec_llm.evaluation.model_scorer import ModelScorer, model_item_scores
 from tfrec_llm.evaluation.product_scores import ProductScores
 from tfrec_llm.layers.compressed_table import CompressedTable
 from tfrec_llm.models import MaskedBehaviorModel, NextBehaviorModel
-from tfrec_llm.saved_recommender import check_target, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from tfrec_llm.recommender import Recommender
@@ -146,11 +151,7 @@ class CompressedScorer(ModelScorer):
         check_target(path)
         try:
             with replace_folder(path) as folder:
-                self.vocabulary.save(folder / "vocabulary.parquet")
-                if self.histories is not None:
-                    self.histories.save(folder / "histories")
-                if self.catalogue is not None:
-                    self.catalogue.save(folder / "catalogue.parquet")
+                save_parts(self, folder)
                 self.model.save(folder / "model.keras")
                 write_manifest(folder, _FORMAT)
         except OSError as error:
@@ -172,21 +173,16 @@ class CompressedScorer(ModelScorer):
         path = Path(path)
         files = read_manifest(path, _FORMAT)["files"]
         try:
+            model = keras.saving.load_model(
+                path / "model.keras", custom_objects=_MODELS, compile=False
+            )
+            known = load_parts(
+                path,
+                histories=(path / "histories").exists(),
+                catalogue="catalogue.parquet" in files,
+            )
             return cls(
-                keras.saving.load_model(
-                    path / "model.keras", custom_objects=_MODELS, compile=False
-                ),
-                Vocabulary.load(path / "vocabulary.parquet"),
-                histories=(
-                    UserSequences.load(path / "histories")
-                    if (path / "histories").exists()
-                    else None
-                ),
-                catalogue=(
-                    Catalogue.load(path / "catalogue.parquet")
-                    if "catalogue.parquet" in files
-                    else None
-                ),
+                model, known.vocabulary, histories=known.histories, catalogue=known.catalogue
             )
         except (OSError, ValueError, TfrecError) as error:
             raise SavedModelError(f"{path} cannot be read: {error}") from error
