@@ -8,15 +8,14 @@ results/sequences.json beside this script.
 """
 
 import argparse
-import json
 import multiprocessing
-import os
-import platform
 import resource
+import sys
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import Stopwatch, machine, write
 
 SECONDS_ALLOWED, GIGABYTES_ALLOWED = 30.0, 4.0
 MEAN_LENGTH = 10
@@ -37,13 +36,12 @@ def main() -> None:
         "simulation": simulated["seconds"],
         "integer ids": median(runs),
         "string ids": median(string_runs),
-        "machine": machine(),
+        "machine": machine("tfrec-llm", "numpy", "pyarrow"),
         "allowed": {"seconds": SECONDS_ALLOWED, "gigabytes": GIGABYTES_ALLOWED},
     }
     show(results)
     path = Path(__file__).parent / "results" / "sequences.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    write(path, results)
     for ids in ("integer ids", "string ids"):
         run = results[ids]
         if run["total"] > SECONDS_ALLOWED or run["peak_gigabytes"] > GIGABYTES_ALLOWED:
@@ -93,17 +91,6 @@ def prepare(folder: str, string_ids: bool = False) -> dict:
     return {"seconds": watch.seconds, "total": round(total, 3), "peak_gigabytes": round(peak, 3)}
 
 
-class Stopwatch:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = round(now - self.last, 3)
-        self.last = now
-
-
 def in_new_process(function, *arguments) -> dict:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
@@ -111,22 +98,6 @@ def in_new_process(function, *arguments) -> dict:
 
 def median(runs: list[dict]) -> dict:
     return sorted(runs, key=lambda run: run["total"])[len(runs) // 2]
-
-
-def machine() -> dict:
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            (line.split(": ")[1] for line in lines if line.startswith("model name")), model
-        )
-    packages = ("tfrec-llm", "numpy", "pyarrow")
-    return {
-        "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }
 
 
 def show(results: dict) -> None:

@@ -21,13 +21,15 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import in_new_process, write
 
 HERE = Path(__file__).parent
 
@@ -90,23 +92,16 @@ def main() -> None:
             print(f"{backend} is not installed: left out.")
             continue
         tasks = [*arguments.sizes, *(["train"] if arguments.train else [])]
-        found[backend] = {task: in_new_process(backend, task) for task in tasks}
+        found[backend] = {
+            task: in_new_process(__file__, "--one", task, environment={"KERAS_BACKEND": backend})
+            for task in tasks
+        }
     if not found:
         raise SystemExit("None of the backends is installed.")
     show(found)
     device = next(iter(next(iter(found.values())).values()))["machine"]["device"]
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"{re.sub('[^a-z0-9]+', '_', device.lower())}.json"
-    path.write_text(json.dumps(found, indent=2) + "\n")
-
-
-def in_new_process(backend: str, task: str) -> dict[str, Any]:
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, __file__, "--one", task]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{task} on {backend} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    write(path, found)
 
 
 def measure(size: Size) -> dict[str, Any]:

@@ -17,20 +17,20 @@ in it.
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import Stopwatch, in_new_process, machine, write
+
 EMB_DIM, LAYERS, HEADS, MAX_LENGTH = 64, 2, 2, 50
 FEW_USERS = 32
+PACKAGES = ("tfrec-llm", "tensorflow", "keras", "numpy")
 PARTS = ("data", "train", "steps", "evaluate", "recommend", "largest")
 RESULTS = Path(__file__).parent / "results" / "large_catalogue.json"
 GIGABYTES_ALLOWED = {"train": 8.0, "largest": 20.0}
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.folder = folder
         for part in arguments.only:
             results[part] = measured(arguments, part)
-            results["machine"] = machine()
+            results["machine"] = machine(*PACKAGES)
             write(arguments.results, results)
     show(results)
     refuse_what_is_too_much(results)
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
 def measured(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
     """Returns what the part's processes measured, medians over the rounds."""
     if part in ("data", "train") and not Path(arguments.folder, "log.parquet").exists():
-        in_new_process(arguments, "simulate")
+        measurement(arguments, "simulate")
     if part == "steps":
         kinds = [
             (optimizer, items)
@@ -79,7 +79,7 @@ def measured(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
         runs: dict[Any, list[dict]] = {kind: [] for kind in kinds}
         for _ in range(arguments.rounds):
             for optimizer, items in kinds:
-                runs[optimizer, items].append(in_new_process(arguments, "step", optimizer, items))
+                runs[optimizer, items].append(measurement(arguments, "step", optimizer, items))
         return {
             f"{optimizer}, {items} items": medians(runs[optimizer, items])
             for optimizer, items in kinds
@@ -89,22 +89,17 @@ def measured(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
         found: dict[str, list[dict]] = {way: [] for way in ways}
         for _ in range(arguments.rounds):
             for way in ways:
-                found[way].append(in_new_process(arguments, part, way))
+                found[way].append(measurement(arguments, part, way))
         digests = {run.pop("digest") for of_way in found.values() for run in of_way}
         return {way: medians(found[way]) for way in ways} | {"equal": len(digests) == 1}
-    return in_new_process(arguments, part)
+    return measurement(arguments, part)
 
 
-def in_new_process(arguments: argparse.Namespace, name: str, *options: Any) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--folder", arguments.folder]
-    for option in ("items", "few_items", "most_items", "behaviors", "users", "steps"):
-        command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
-    command += ["--measure", name, *(str(option) for option in options)]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def measurement(arguments: argparse.Namespace, name: str, *options: Any) -> dict[str, Any]:
+    sizes = ("items", "few_items", "most_items", "behaviors", "users", "steps")
+    given = [(f"--{size.replace('_', '-')}", getattr(arguments, size)) for size in sizes]
+    told = ["--folder", arguments.folder, *(part for pair in given for part in pair)]
+    return in_new_process(__file__, *told, "--measure", name, *options)
 
 
 def zipf(rng: Any, items: int, count: int) -> Any:
@@ -322,17 +317,6 @@ def digest(*arrays: Any) -> str:
     return hashlib.sha256(b"".join(values.tobytes() for values in arrays)).hexdigest()
 
 
-class Stopwatch:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = round(now - self.last, 3)
-        self.last = now
-
-
 def peak() -> dict[str, float]:
     """Returns the process' peak memory; Linux counts kilobytes."""
     return {"peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
@@ -340,28 +324,6 @@ def peak() -> dict[str, float]:
 
 def medians(runs: list[dict]) -> dict[str, float]:
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-
-
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.split(":")[1].strip()
-        for line in (info.read_text().splitlines() if info.exists() else [])
-        if line.startswith("model name")
-    ]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("tfrec-llm", "tensorflow", "keras", "numpy")},
-    }
-
-
-def write(path: Path, results: dict[str, Any]) -> None:
-    from tfrec_llm.data.atomic import replace_file
-
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def step_ratio(results: dict[str, Any], optimizer: str = "lazy_adam") -> float:

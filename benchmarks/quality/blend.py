@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from run import HERE, OBJECTIVES, Experiment, folder_name, machine, write
+from run import HERE, OBJECTIVES, Experiment, described_machine, folder_name, write
 from settings import DATA, FILTER_SEEN
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     blended = blend_all(arguments.data, arguments.models, arguments.results)
-    write(blended, arguments.results / f"{arguments.data}_all.json")
+    write(arguments.results / f"{arguments.data}_all.json", blended)
     for protocol in FILTER_SEEN:
         print(protocol, blended[protocol]["weights"], blended[protocol]["test"])
 
@@ -50,7 +50,7 @@ def blend_all(data: str, models: Path, results: Path) -> dict[str, Any]:
                 scorers[protocol][f"{objective}, seed {seed}"] = model
     if not seeds:
         raise SystemExit(f"{results} has no result of {data}: run run.py first.")
-    blended: dict[str, Any] = {"data": data, "seeds": seeds, "machine": machine()}
+    blended: dict[str, Any] = {"data": data, "seeds": seeds, "machine": described_machine()}
     for protocol, of_protocol in scorers.items():
         of_protocol["sequential rules"] = experiment.floors["sequential rules"]
         blended[protocol] = experiment.blend(of_protocol, protocol)

@@ -10,15 +10,15 @@ blends with the sequential rules stand beside the model. Then `tables.py` renews
 import argparse
 import hashlib
 import json
-import os
-import platform
 import shutil
 import statistics
+import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import machine, write
 from settings import DATA, FILTER_SEEN, SETTINGS
 
 HERE = Path(__file__).parent
@@ -65,11 +65,11 @@ def run(
             continue
         result["seeds"][str(seed)] = experiment.measure_seed(seed)
         result["summary"] = summary(result["seeds"])
-        write(result, path)
+        write(path, result)
     kept = [int(seed) for seed in result["seeds"] if experiment.is_trained(int(seed))]
     if len(kept) > 1 and kept != result.get("all_seeds", {}).get("seeds"):
         result["all_seeds"] = experiment.measure_together(kept)
-        write(result, path)
+        write(path, result)
     print(show(data, [result]))
 
 
@@ -172,7 +172,7 @@ class Experiment:
                 "training_to_best_epoch": sum(row["seconds"] for row in until_best),
                 "one_evaluation": time.perf_counter() - begin,
             },
-            "machine": machine(),
+            "machine": described_machine(),
         }
         for protocol, model in models.items():
             rules = {"sequential rules": self.floors["sequential rules"]}
@@ -254,13 +254,6 @@ def read(path: Path, experiment: Experiment) -> dict[str, Any]:
     return experiment.describe()
 
 
-def write(result: dict[str, Any], path: Path) -> None:
-    from tfrec_llm.data.atomic import replace_file
-
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-
-
 def as_json(setting: dict[str, Any]) -> dict[str, Any]:
     """Returns a setting as JSON holds it, with losses as their configurations."""
     import keras
@@ -268,20 +261,11 @@ def as_json(setting: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(setting, default=keras.saving.serialize_keras_object))
 
 
-def machine() -> dict[str, Any]:
+def described_machine() -> dict[str, Any]:
     import keras
 
     backend = keras.backend.backend()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "backend": backend,
-        **{name: version(name) for name in ("tfrec-llm", "keras", backend, "numpy")},
-    }
+    return {**machine("tfrec-llm", "keras", backend, "numpy"), "backend": backend}
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ What stands between the two marks of the page is replaced; the text around it is
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import between_marks, markdown
 from settings import DATA
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "results.md"
-BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
 METRICS = ["hr@10", "ndcg@10"]
 PUBLISHED = json.loads((HERE / "published.json").read_text())
 
@@ -25,9 +27,7 @@ def main() -> None:
 
 def renewed(page: str, results: Path) -> str:
     """Returns the page with the tables that the result files give."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{tables(results)}{END}{after}"
+    return between_marks(page, tables(results))
 
 
 def tables(results: Path) -> str:
@@ -143,11 +143,6 @@ def number(value: float | None) -> str:
 def spread(figure: dict[str, float | None]) -> str:
     deviation = figure["standard_deviation"]
     return number(figure["mean"]) + ("" if deviation is None else f" ± {number(deviation)}")
-
-
-def markdown(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 if __name__ == "__main__":

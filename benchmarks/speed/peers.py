@@ -13,7 +13,6 @@ results/peers_DATA.json and results/to_best_DATA.json after every measurement.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,11 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).with_name("peers")))
+sys.path.append(str(Path(__file__).parents[1]))
 from environments import environment, versions
+from reporting import machine, write
 from speed_tables import epochs
 
 from tfrec_llm.data import BehaviorLog, ShopSimulator, Split, leave_last_out, load
-from tfrec_llm.data.atomic import replace_file
 
 HERE = Path(__file__).parent
 CORES = 2
@@ -137,7 +137,7 @@ class Bench:
         """Returns what every result file begins with."""
         return {
             "data": self.data,
-            "machine": machine(self.cores),
+            "machine": described_machine(self.cores),
             "versions": self.versions,
             "settings": {**JOB, "sizes": self.sizes},
         }
@@ -199,10 +199,12 @@ def write_data(split: Split, folder: Path, max_length: int) -> dict:
 
 def speed(bench: Bench) -> None:
     """Measures all, in turns, and writes the file after every measurement."""
+    from tfrec_llm.training.precision import processor_multiplies_bfloat16
+
     arguments = bench.arguments
     path = arguments.results / f"peers_{arguments.data}.json"
     results = bench.header() | {"epochs": arguments.epochs, "share": arguments.share, "losses": {}}
-    ways = [way for way in WAYS if "bfloat16" not in way or multiplies_bfloat16()]
+    ways = [way for way in WAYS if "bfloat16" not in way or processor_multiplies_bfloat16()]
     for loss in arguments.losses:
         runs: dict[str, dict[str, list[dict]]] = {name: {} for name in arguments.contestants}
         for number in range(arguments.rounds):
@@ -310,30 +312,13 @@ def learn(
     return found[key]
 
 
-def multiplies_bfloat16() -> bool:
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text() if info.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def machine(cores: list[int]) -> dict:
+def described_machine(cores: list[int]) -> dict:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     flags = next((line for line in lines if line.startswith("flags")), "")
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "arithmetic": [
-            one for one in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if one in flags
-        ],
-        "cores": len(cores),
-        "python": platform.python_version(),
-    }
-
-
-def write(path: Path, results: dict) -> None:
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    arithmetic = [one for one in known if one in flags]
+    return {**machine(), "arithmetic": arithmetic, "cores": len(cores)}
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ What stands between the two marks of the page is replaced; the text around it is
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import between_marks, markdown
+
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "speed.md"
-BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
 NAMES = {
     "ours": "**tfrec_llm**",
     "rectools": "RecTools SASRecModel",
@@ -29,9 +32,7 @@ def main() -> None:
 
 def renewed(page: str, results: Path) -> str:
     """Returns the page with the tables that the result files give."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{tables(results)}{END}{after}"
+    return between_marks(page, tables(results))
 
 
 def tables(results: Path) -> str:
@@ -104,11 +105,6 @@ def to_best(results: dict[str, Any]) -> str:
             ]
         )
     return markdown(rows)
-
-
-def markdown(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 if __name__ == "__main__":

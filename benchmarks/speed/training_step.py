@@ -13,17 +13,18 @@ table and writes results/training_step.json beside this script.
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import in_new_process, machine, write
 
 EMB_DIM, LAYERS, HEADS, MAX_LENGTH, DROPOUT = 64, 2, 2, 200, 0.2
 USERS_A_STEP, STEPS = 128, 12
+PACKAGES = ("tfrec-llm", "tensorflow", "keras", "numpy")
 VARIANTS = ("plain Keras, float32", "library, float32", "library, bfloat16")
 
 
@@ -39,20 +40,11 @@ def main() -> None:
     runs: dict[str, list[dict]] = {name: [] for name in (*VARIANTS, "products")}
     for _ in range(arguments.rounds):
         for name, measured in runs.items():
-            measured.append(in_new_process(name))
+            measured.append(in_new_process(__file__, "--variant", name))
     results = summary({name: medians(measured) for name, measured in runs.items()})
     show(results)
     path = Path(__file__).parent / "results" / "training_step.json"
-    path.write_text(json.dumps(results, indent=2) + "\n")
-
-
-def in_new_process(variant: str) -> dict:
-    command = [sys.executable, __file__, "--variant", variant]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{variant} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    write(path, results)
 
 
 def medians(runs: list[dict]) -> dict:
@@ -193,7 +185,12 @@ def timed(function, *arguments) -> float:
 def summary(found: dict) -> dict:
     base, rates = found[VARIANTS[0]], found["products"]
     flops = 6 * (base["items"] * EMB_DIM + LAYERS * (12 * EMB_DIM**2 + MAX_LENGTH * EMB_DIM))
-    results = {"flops_a_behavior": flops, "products": rates, "steps": {}, "machine": machine()}
+    results = {
+        "flops_a_behavior": flops,
+        "products": rates,
+        "steps": {},
+        "machine": machine(*PACKAGES),
+    }
     for name in VARIANTS:
         one = dict(found[name])
         rate = rates["gigaflops_bfloat16" if "bfloat16" in name else "gigaflops_float32"]
@@ -225,21 +222,6 @@ def show(results: dict) -> None:
         f"{rates['gigaflops_bfloat16']:.0f} in bfloat16; "
         f"{results['flops_a_behavior'] / 1e6:.2f} MFLOP a behaviour."
     )
-
-
-def machine() -> dict:
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.split(":")[1].strip()
-        for line in (info.read_text().splitlines() if info.exists() else [])
-        if line.startswith("model name")
-    ]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("tfrec-llm", "tensorflow", "keras", "numpy")},
-    }
 
 
 if __name__ == "__main__":

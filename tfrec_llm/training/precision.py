@@ -18,9 +18,14 @@ def fast_precision() -> str:
     """
     if _devices("gpu") or _devices("tpu"):
         return "mixed_bfloat16"
+    return "mixed_bfloat16" if processor_multiplies_bfloat16() else "float32"
+
+
+def processor_multiplies_bfloat16() -> bool:
+    """Returns whether the processor has instructions for products of bfloat16."""
     info = Path("/proc/cpuinfo")
     flags = info.read_text() if info.exists() else ""
-    return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _devices(kind: str) -> list[str]:
