@@ -37,7 +37,7 @@ _FEW_USERS = 8
 
 
 class CompressedScorer(ModelScorer):
-    """Ranks a catalogue by a model with `CompressedTable`s in place of its item tables.
+    """Ranks a catalogue by a model with `CompressedTable` layers in place of its item tables.
 
     Histories are read and items are scored by the small tables alone, so that is what serving
     holds in memory. It is made from a fitted model, which stays as it is, and is trained no more.
