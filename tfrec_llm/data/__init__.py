@@ -22,6 +22,7 @@ _MODULES = {
     "KCore": "cleaning_steps",
     "PackedBatches": "batches",
     "PaddedBatches": "batches",
+    "RankingBatches": "ranking_batches",
     "ShopSimulator": "simulator",
     "Split": "splits",
     "TimeRange": "cleaning_steps",
@@ -36,6 +37,7 @@ _MODULES = {
     "next_batches": "batches",
     "padded_batches": "batches",
     "random_split": "splits",
+    "ranking_batches": "ranking_batches",
     "temporal_split": "splits",
 }
 __all__ = [*_MODULES]

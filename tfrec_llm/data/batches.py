@@ -8,7 +8,7 @@ import numpy as np
 
 from tfrec_llm.data.behavior_log import BehaviorLog
 from tfrec_llm.data.objectives import Batch, MaskedBehavior, NextBehavior, Objective
-from tfrec_llm.data.packing import from_newest, pack, ranges, rows_needed
+from tfrec_llm.data.packing import from_newest, lay_out, next_power, pack, ranges, rows_needed
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import EmptyLogError
@@ -184,7 +184,7 @@ class PackedBatches(keras.utils.PyDataset):
 
         shape = (last - first, self.row_length)
 
-        laid_out = functools.partial(_lay_out, shape, place)
+        laid_out = functools.partial(lay_out, shape, place)
         batch = {
             "items": laid_out(self.sequences.items[source]),
             "segments": laid_out(np.repeat(segment, sizes)),
@@ -259,11 +259,11 @@ def padded_batch(
     rows = np.arange(len(sequences)) if rows is None else np.asarray(rows)
     sizes = np.minimum(sequences.lengths[rows], max_length)
     longest = int(sizes.max(initial=1))
-    length = min(max_length, max(8, 1 << (longest - 1).bit_length()))
+    length = min(max_length, max(8, int(next_power(longest))))
     place = ranges((np.arange(len(rows)) + 1) * length - sizes, sizes)
     source = ranges(np.asarray(sequences.offsets)[rows + 1] - sizes, sizes)
 
-    laid_out = functools.partial(_lay_out, (len(rows), length), place)
+    laid_out = functools.partial(lay_out, (len(rows), length), place)
     batch = {
         "items": laid_out(sequences.items[source]),
         "segments": laid_out(1),
@@ -319,13 +319,6 @@ def padded_batches(
         **options: Of `PaddedBatches`.
     """
     return PaddedBatches(_sequences(data, vocabulary), **options)
-
-
-def _lay_out(shape: tuple[int, int], place: np.ndarray, values: np.ndarray | int) -> np.ndarray:
-    """Returns int32 `shape`: the values at flat places, 0 elsewhere."""
-    out = np.zeros(shape, np.int32)
-    out.reshape(-1)[place] = values
-    return out
 
 
 def _sequences(data: BehaviorLog | UserSequences, vocabulary: Vocabulary | None) -> UserSequences:

@@ -1,6 +1,7 @@
 """Packs whole histories into rows of a fixed length."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -103,6 +104,24 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def from_newest(sizes: np.ndarray) -> np.ndarray:
     """Returns `sizes[0] - 1, ..., 1, 0`, then the next: how far each place is from the newest."""
     return np.repeat(sizes, sizes) - 1 - ranges(np.zeros_like(sizes), sizes)
+
+
+def lay_out(shape: tuple[int, int], place: np.ndarray, values: np.ndarray | int) -> np.ndarray:
+    """Returns `shape`, or `[*shape, width]`: values `[n]` or `[n, width]` at flat places, else 0.
+
+    Integers become int32 and floats float32.
+    """
+    values = np.asarray(values)
+    kind = np.float32 if values.dtype.kind == "f" else np.int32
+    out = np.zeros((shape[0] * shape[1], *values.shape[1:]), kind)
+    out[place] = values
+    return out.reshape((*shape, *values.shape[1:]))
+
+
+def next_power(numbers: Any) -> np.ndarray:
+    """Returns the power of two that is next to each positive number or equal; 1 for others."""
+    numbers = np.maximum(np.asarray(numbers, np.int64), 1)
+    return np.int64(1) << np.ceil(np.log2(numbers)).astype(np.int64)
 
 
 def rows_needed(lengths: np.ndarray, row_length: int) -> int:

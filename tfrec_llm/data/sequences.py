@@ -207,6 +207,20 @@ class UserSequences:
             users = None if repeated else users.take(pa.array(rows))
         return self._gather(self.offsets[rows], self.lengths[rows], users)
 
+    def rows_of(self, users: Any) -> np.ndarray:
+        """Returns the row of each user named, int64 `[m]`, -1 for those that are not here.
+
+        Args:
+            users: Raw user ids `[m]`.
+
+        Raises:
+            UnknownUserError: If the sequences do not know the names of their users.
+            MixedTypeError: If the ids are of another type than the sequences'.
+        """
+        if self._users is None:
+            raise UnknownUserError("These sequences do not know the names of their users.")
+        return self._users.positions(as_ids(users))
+
     def newest(self, n: int) -> "UserSequences":
         """Returns the last `n` behaviours of every user."""
         if n < 0:
@@ -230,10 +244,8 @@ class UserSequences:
         """
         if on_unknown not in ("raise", "empty"):
             raise ValueError(f'on_unknown must be "raise" or "empty", not {on_unknown!r}.')
-        if self._users is None:
-            raise UnknownUserError("These sequences do not know the names of their users.")
         names = as_ids(users)
-        rows = self._users.positions(names)
+        rows = self.rows_of(names)
         unknown = rows < 0
         if on_unknown == "raise" and unknown.any():
             first = names[int(np.argmax(unknown))].as_py()
