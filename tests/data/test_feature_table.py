@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfrec_llm.data import Catalogue, FeatureTable, UserTable
+from tfrec_llm.data.feature_types import vector_matrix
 from tfrec_llm.errors import (
     DataError,
     DataFileError,
@@ -86,6 +87,61 @@ def test_text_is_split_into_the_values_of_a_multi_column():
     table = pa.table({"item": [1], "genres": ["Comedy, Drama"]})
     movies = Catalogue(table, types={"genres": "multi"}, separator=", ")
     assert movies.column("genres").to_pylist() == [["Comedy", "Drama"]]
+
+
+VECTORS = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([*VECTORS[:2], None], dtype=object),
+        pa.array([[1.0, 2, 3], [4, 5, 6], None]),
+        pa.array([[1, 2, 3], [4, 5, 6], None], pa.list_(pa.int8(), 3)),
+        pa.array([[1.0, 2, 3], [4, 5, 6], None], pa.large_list(pa.float16())),
+    ],
+)
+def test_lists_of_one_size_are_vectors_and_one_may_be_missing(column, tmp_path):
+    items = Catalogue(pa.table({"item": [1, 2, 3], "image": column}))
+    assert items.types == {"image": "vector"}
+    assert items.table["image"].type == pa.list_(pa.float32(), 3)
+    matrix, present = vector_matrix(items.lookup([2, 9, 1, 3])["image"])
+    assert present.tolist() == [True, False, True, False]
+    np.testing.assert_array_equal(matrix[present], VECTORS[[1, 0]])
+    assert not matrix[~present].any()
+    items.save(tmp_path / "items.parquet")
+    assert Catalogue.load(tmp_path / "items.parquet").table.equals(items.table)
+    assert items.describe(1) == "1"
+    assert items.describe(1, columns=["image"]) == "1.00/2.00/3.00"
+
+
+def test_arrays_become_vectors(tmp_path):
+    items = Catalogue(pa.table({"item": [1, 2, 3], "price": [1, 2, 3]}))
+    seen = items.with_vectors("image", VECTORS)
+    assert seen.types == {"price": "numeric", "image": "vector"}
+    assert seen.with_vectors("price", VECTORS).types == {"image": "vector", "price": "vector"}
+    assert "image" not in items.types
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(VECTORS.reshape(3, 3, 1))
+    again = Catalogue(pa.table({"item": [1, 2, 3], "price": [1, 2, 3], "image": tensors}))
+    assert again.table.equals(seen.table)
+    with pytest.raises(DataError, match="2 vectors were given for 3 rows"):
+        items.with_vectors("image", VECTORS[:2])
+    with pytest.raises(DataError, match=r"shape \(3,\); vectors have \[rows, width\]"):
+        items.with_vectors("image", VECTORS[0])
+    with pytest.raises(DataError, match="'image' holds 1 numbers that are missing, NaN or inf"):
+        items.with_vectors("image", np.where(VECTORS == 5, np.nan, VECTORS))
+
+
+def test_lists_of_many_sizes_or_of_words_are_no_vectors():
+    table = pa.table({"item": [1, 2], "x": [[1.5], [2.5, 3.5]], "tags": [["a"], ["b"]]})
+    assert Catalogue(table).types == {"x": "multi", "tags": "multi"}
+    with pytest.raises(DataError, match="1 of 2 vectors have another size than the first, 1, such"):
+        Catalogue(table, types={"x": "vector"})
+    with pytest.raises(DataError, match=r"'tags' holds list<.*>; vectors are lists of numbers"):
+        Catalogue(table, types={"tags": "vector"})
+    for empty in (pa.nulls(2), pa.nulls(2, pa.list_(pa.float32()))):
+        with pytest.raises(DataError, match="'x' is empty, so the size of its vectors"):
+            Catalogue(table.set_column(1, "x", empty), types={"x": "vector"})
 
 
 def test_a_lookup_has_a_row_for_every_id_in_their_order(items):

@@ -5,12 +5,19 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrec_llm.data.atomic import replace_file
 from tfrec_llm.data.columns import check_columns, check_ids_argument, from_frame, id_column
-from tfrec_llm.data.feature_types import FEATURE_TYPES, FeatureType, feature_column, infer_type
+from tfrec_llm.data.feature_types import (
+    FEATURE_TYPES,
+    FeatureType,
+    feature_column,
+    infer_type,
+    vector_array,
+)
 from tfrec_llm.data.id_index import IdIndex, dictionary_encode
 from tfrec_llm.data.reading import Paths, opened_parquet, read_csv, read_parquet
 from tfrec_llm.errors import DataError, DataFileError, NullValueError
@@ -25,8 +32,8 @@ class FeatureTable:
     """A table with a key and typed features, which joins to a log by its key.
 
     The types say what a feature is for models and for people: `"categorical"` (kept as strings),
-    `"multi"` (lists of strings), `"numeric"` (int64 or float64), `"text"` (strings) and `"date"`
-    (timestamps in microseconds).
+    `"multi"` (lists of strings), `"numeric"` (int64 or float64), `"text"` (strings), `"date"`
+    (timestamps in microseconds) and `"vector"` (lists of float32, all of one size).
 
     Args:
         table: One item or user a row.
@@ -241,7 +248,7 @@ class FeatureTable:
 
         Args:
             ids: An id, or a list or array of them.
-            columns: The features to name; all where None.
+            columns: The features to name; all but vectors where None.
 
         Returns:
             A string such as `"blouse, white, 43.00"`, or a list of strings for several ids.
@@ -252,13 +259,35 @@ class FeatureTable:
         """
         if isinstance(ids, str | int) or not hasattr(ids, "__len__"):
             return self.describe([ids], columns=columns)[0]
-        names = list(self.types) if columns is None else list(columns)
+        told = [name for name, kind in self.types.items() if kind != "vector"]
+        names = told if columns is None else list(columns)
         check_columns(self.table.column_names, names, type(self).__name__)
         return [
             ", ".join(_words(row[name]) for name in names if row[name] is not None)
             or str(row[self.key])
-            for row in self.lookup(ids).to_pylist()
+            for row in self.lookup(ids).select([self.key, *names]).to_pylist()
         ]
+
+    def with_vectors(self, name: str, vectors: np.ndarray) -> Self:
+        """Returns a table with one more feature, a vector a row, such as of its picture or text.
+
+        Args:
+            name: Of the feature; one of this name is replaced.
+            vectors: Finite numbers `[rows, width]`, in the order of `ids`.
+
+        Raises:
+            DataError: If the shape is another, or a number is not finite.
+
+        Example:
+            >>> items = Catalogue(pa.table({"item": ["A13", "B4"]}))
+            >>> items.with_vectors("image", np.eye(2, 8)).types
+            {'image': 'vector'}
+        """
+        if len(vectors) != len(self):
+            raise DataError(f"{len(vectors):,} vectors were given for {len(self):,} rows.")
+        table = self.table.drop_columns([name]) if name in self.types else self.table
+        table = table.append_column(name, vector_array(np.asarray(vectors), name))
+        return type(self)(table, key=self.key, types=self.types | {name: "vector"})
 
     def to_pandas(self) -> "pd.DataFrame":
         """Returns key and features as a DataFrame."""
@@ -335,7 +364,7 @@ def _index(ids: pa.ChunkedArray, name: str, holder: str) -> IdIndex:
 
 def _words(value: Any) -> str:
     if isinstance(value, list):
-        return "/".join(str(one) for one in value)
+        return "/".join(_words(one) for one in value)
     if isinstance(value, float):
         return f"{value:.2f}"
     if hasattr(value, "hour") and not (value.hour or value.minute or value.second):
