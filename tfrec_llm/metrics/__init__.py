@@ -10,7 +10,8 @@ from tfrec_llm.metrics.beyond_accuracy import (
     novelty,
     popularity_bias,
 )
-from tfrec_llm.metrics.click import accuracy, auc
+from tfrec_llm.metrics.click import accuracy, auc, log_loss, normalized_entropy
+from tfrec_llm.metrics.grouped_auc import GroupedAuc, grouped_auc
 from tfrec_llm.metrics.ranking import (
     RANKING_METRICS,
     average_precision,
@@ -20,25 +21,37 @@ from tfrec_llm.metrics.ranking import (
     precision,
     recall,
 )
+from tfrec_llm.metrics.reliability import (
+    ReliabilityBins,
+    calibration_error,
+    reliability_bins,
+)
 from tfrec_llm.metrics.top_k import target_ranks, top_k
 
 __all__ = [
     "RANKING_METRICS",
+    "GroupedAuc",
+    "ReliabilityBins",
     "StreamingTopK",
     "accuracy",
     "auc",
     "average_precision",
+    "calibration_error",
     "catalogue_coverage",
     "exposure",
     "gini",
+    "grouped_auc",
     "hit_rate",
     "intra_list_diversity",
+    "log_loss",
     "mrr",
     "ndcg",
+    "normalized_entropy",
     "novelty",
     "popularity_bias",
     "precision",
     "recall",
+    "reliability_bins",
     "target_ranks",
     "top_k",
 ]

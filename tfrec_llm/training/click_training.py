@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrec_llm.data.labels import as_labels
 from tfrec_llm.errors import DataError
 from tfrec_llm.metrics.click import accuracy, auc
 from tfrec_llm.training.click_evaluation import ClickEvaluation
@@ -260,22 +261,8 @@ def _no_probability() -> ValueError:
 
 def _checked(user_data: Any, item_data: Any, labels: Any) -> tuple[Any, Any, np.ndarray]:
     """Returns the data as arrays, and the labels as float32 `[rows, 1]`."""
-    labels = np.asarray(labels)
-    rows = len(labels) if labels.ndim else 0
-    if not rows:
-        raise DataError("There are no labels, so there is nothing to train on or to evaluate.")
-    if labels.size != rows:
-        raise DataError(f"labels must be one a pair, [rows], got the shape {labels.shape}.")
-    labels = labels.reshape(-1, 1).astype(np.float32)
-    missing = int(np.isnan(labels).sum())
-    if missing:
-        raise DataError(f"{missing} of {rows} labels are NaN. Leave these pairs out.")
-    outside = labels[(labels < 0) | (labels > 1)]
-    if len(outside):
-        raise DataError(
-            f"Labels must lie in 0..1, 1 for a click, but {len(outside)} of {rows} do not, first "
-            f"{outside[0]:g}."
-        )
+    labels = as_labels(labels).astype(np.float32)[:, None]
+    rows = len(labels)
     return _arrays("user_data", user_data, rows), _arrays("item_data", item_data, rows), labels
 
 
