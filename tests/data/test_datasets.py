@@ -10,6 +10,7 @@ import pytest
 
 import tfrec_llm.data
 from tfrec_llm.data.datasets import list_datasets, load
+from tfrec_llm.data.impressions import load_coupons, load_impressions
 from tfrec_llm.data.splits import leave_last_out
 from tfrec_llm.errors import DataFileError, DatasetNotFoundError
 
@@ -141,7 +142,9 @@ def test_a_wrong_name_gets_the_right_ones():
         load("ml1m")
 
 
-@pytest.mark.parametrize("info", [one for one in list_datasets() if not one.embedded], ids=str)
+@pytest.mark.parametrize(
+    "info", [one for one in list_datasets() if not one.embedded and not one.package], ids=str
+)
 def test_data_that_is_not_there_comes_with_its_licence_and_source(info, tmp_path, monkeypatch):
     monkeypatch.delenv("TFREC_DATA", raising=False)
     for call in (lambda: load(info.name), lambda: load(info.name, path=tmp_path)):
@@ -155,6 +158,19 @@ def test_data_that_is_not_there_comes_with_its_licence_and_source(info, tmp_path
     monkeypatch.setenv("TFREC_DATA", str(tmp_path))
     with pytest.raises(DatasetNotFoundError, match="It is not in"):
         load(info.name)
+
+
+def test_data_of_a_package_that_is_not_installed_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("TFREC_DATA", str(tmp_path))
+    for call in (
+        lambda: load("completejourney"),
+        lambda: load("completejourney", path=tmp_path),
+        lambda: load_impressions("completejourney"),
+        load_coupons,
+    ):
+        with pytest.raises(DatasetNotFoundError, match=r"pip install 'tfrec-llm\[datasets\]'"):
+            call()
 
 
 def test_embedded_data_is_not_looked_for_elsewhere(tmp_path):

@@ -7,7 +7,12 @@ import pytest
 
 from tfrec_llm.data.behavior_log import BehaviorLog
 from tfrec_llm.data.sequences import UserSequences
-from tfrec_llm.data.splits import leave_last_out, random_split, temporal_split
+from tfrec_llm.data.splits import (
+    impression_split,
+    leave_last_out,
+    random_split,
+    temporal_split,
+)
 from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import DataError, EmptyLogError, NullValueError
 
@@ -186,6 +191,69 @@ def test_cuts_that_make_no_sense_are_errors():
         temporal_split(log, valid=0.5, test=0.5)
     with pytest.raises(DataError, match="times are of type int64"):
         temporal_split(log, valid_from="2024-01-01", test_from="2024-02-01")
+
+
+def impression_log(*, seed):
+    history = random_log(seed=seed)
+    shown = random_log(seed=seed + 100, rows=200).to_pandas().assign(label=1.0)
+    log = BehaviorLog.from_pandas(shown, label="label", context=["row"])
+    return BehaviorLog(log.table, history=history)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "cuts",
+    [{}, {"test_from": 20}, {"valid_from": 10}, {"valid_from": 10, "test_from": 20}],
+    ids=str,
+)
+def test_an_impression_split_shows_no_part_what_follows_it(cuts, seed):
+    log = impression_log(seed=seed)
+    split = impression_split(log, **cuts)
+    parts = (split.train, split.valid, split.test)
+    assert sorted(row for part in parts for row in rows_of(part)) == list(range(200))
+    for earlier, later in ((split.train, split.valid), (split.valid, split.test)):
+        start = later.times().min()
+        assert earlier.times().max() < start
+        # All that is before the cut may be learned from, whoever did it.
+        kept = np.flatnonzero(log.history.times() < start)
+        assert rows_of(earlier.history).tolist() == kept.tolist()
+    assert len(split.test.history) == len(log.history)
+    anew = split.valid.concat(split.train)
+    assert len(anew) == len(split.valid) + len(split.train)
+    assert anew.history is split.valid.history
+
+
+def test_shares_of_an_impression_split_are_met_and_ties_stay_together():
+    split = impression_split(impression_log(seed=1), test=0.3, valid=0.2)
+    lengths = [len(part) for part in (split.train, split.valid, split.test)]
+    assert lengths[2] >= 60
+    assert lengths[1] >= 0.2 * (200 - lengths[2]) - 1
+    assert lengths[0] > 80
+
+
+def test_impression_splits_that_make_no_sense_are_errors():
+    log = impression_log(seed=1)
+    with pytest.raises(EmptyLogError, match="Nothing is left for test"):
+        impression_split(log, test_from=30)
+    with pytest.raises(EmptyLogError, match="No impression is before the test"):
+        impression_split(log, test_from=0)
+    with pytest.raises(EmptyLogError, match="Nothing is left for train"):
+        impression_split(log, valid_from=0, test_from=10)
+    with pytest.raises(ValueError, match="later than"):
+        impression_split(log, valid_from=20, test_from=10)
+    with pytest.raises(ValueError, match="above 0"):
+        impression_split(log, valid=0.0)
+    with pytest.raises(EmptyLogError, match="no rows"):
+        impression_split(log.take(np.zeros(200, bool)))
+    dated = pd.DataFrame({"user": [1], "item": [2], "time": pd.to_datetime(["2024-05-01"])})
+    other = BehaviorLog(log.table, history=BehaviorLog.from_pandas(dated))
+    with pytest.raises(DataError, match=r"int64, those of its history timestamp"):
+        impression_split(other)
+
+
+def test_a_split_of_impressions_without_a_history_has_none():
+    split = impression_split(BehaviorLog(impression_log(seed=2).table))
+    assert split.train.history is split.valid.history is split.test.history is None
 
 
 def test_held_out_users_are_new_to_training_and_have_one_target():

