@@ -18,6 +18,8 @@ _MODULES = {
     "DropNulls": "cleaning_steps",
     "DropRepeats": "cleaning_steps",
     "DropRobots": "cleaning_steps",
+    "FeatureEncoding": "feature_encoding",
+    "FeatureSpec": "feature_encoding",
     "FeatureTable": "feature_table",
     "KCore": "cleaning_steps",
     "PackedBatches": "batches",
