@@ -3,6 +3,7 @@ import pytest
 
 from tfrec_llm.data.augmentation import crop, drop, mask, reorder
 from tfrec_llm.data.batches import padded_batch
+from tfrec_llm.data.ranking_batches import RankingBatches
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import MASK
 from tfrec_llm.errors import DataError
@@ -99,10 +100,37 @@ def test_padding_may_stand_on_the_right(batch):
     moving = ("items", "segments", "positions", "behaviors")
     turned = {name: np.take_along_axis(batch[name], order, axis=1) for name in moving}
     assert histories(crop(turned, rng(), rate=0.5)) == histories(crop(batch, rng(), rate=0.5))
+    for change in (crop, drop):
+        found = change(turned, rng(), rate=0.5)
+        lengths = (found["segments"] > 0).sum(axis=1)[:, None]
+        np.testing.assert_array_equal(found["segments"] > 0, np.arange(16) < lengths)
     for change in (mask, reorder):
         found = change(turned, rng(), rate=0.5)
         assert (found["items"] != turned["items"]).any()
         np.testing.assert_array_equal(found["items"] > 0, turned["items"] > 0)
+
+
+@pytest.mark.parametrize("change", [crop, drop])
+def test_targets_follow_the_behaviours_that_are_left_before_them(change):
+    sequences = UserSequences(
+        np.arange(3, 15, dtype=np.int32), np.array([0, 8, 12]), times=np.arange(12) * 10
+    )
+    asked = {"users": [0, 0, 0, 1, -1], "times": [1, 35, 99, 999, 5], "candidates": [3] * 5}
+    batch = RankingBatches(sequences, **asked, share_history=True)[0]
+    for seed in range(20):
+        found = change(batch, rng(seed), rate=0.5)
+        for row in range(len(batch["items"])):
+            for target, known in enumerate(batch["history_lengths"][row]):
+                left = np.isin(found["items"][row], batch["items"][row, :known])
+                left &= found["items"][row] > 0
+                assert found["history_lengths"][row, target] == left.sum()
+                place = found["target_positions"][row, target]
+                assert place == (np.flatnonzero(left)[-1] if left.any() else 0)
+    # Where padding stands on the left, too.
+    batch = padded_batch(UserSequences(np.arange(3, 9, dtype=np.int32), np.array([0, 6])))
+    found = change(batch | {"target_positions": np.array([[7]])}, rng(1), rate=0.5)
+    last = found["items"][0, found["target_positions"][0, 0]]
+    assert last == found["items"][0].max()
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -19,14 +19,16 @@ def crop(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
     Args:
         batch: Integer arrays `[rows, length]`: `items`, `segments`,
             `positions` and, where there are such, `behaviors` and `times`; one
-            user a row, padded on either side. Other entries stay as they are.
+            user a row, padded on either side. `target_positions` and
+            `history_lengths` `[rows, targets]` follow the behaviours that they
+            point to; other entries stay as they are.
         rng: Source of what is drawn.
         rate: Share of a history's behaviours that is kept, above 0 up to 1;
             one behaviour or more stays.
 
     Returns:
-        A new batch of the same shapes, padded on the left; positions count
-        from the newest behaviour that was kept.
+        A new batch of the same shapes, padded on the same side; positions
+        count from the newest behaviour that was kept.
 
     Raises:
         ValueError: If `rate` is out of its range.
@@ -62,8 +64,8 @@ def drop(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
             1, rounded down; so one behaviour or more stays.
 
     Returns:
-        A new batch of the same shapes, padded on the left; positions count
-        the behaviours that were kept.
+        A new batch of the same shapes, padded on the same side; positions
+        count from the newest behaviour that was kept.
 
     Raises:
         ValueError: If `rate` is out of its range.
@@ -185,18 +187,32 @@ def _drawn(present: np.ndarray, rng: np.random.Generator, rate: float) -> np.nda
 
 
 def _only(batch: Mapping[str, Any], kept: np.ndarray) -> Batch:
-    """Moves the behaviours that are kept together, to the right end of their rows."""
-    order = np.argsort(kept, axis=1, kind="stable")
+    """Moves the behaviours that are kept together, to the side that is not padded."""
+    segments, positions = batch["segments"], batch["positions"]
+    begins_left = (segments[:, 0] > 0) & (segments[:, -1] == 0)
+    padded_right = "history_lengths" in batch or bool(begins_left.any())
+    order = np.argsort(kept ^ padded_right, axis=1, kind="stable")
     stays = _taken(kept, order)
     moved = {
         name: np.where(stays, _taken(batch[name], order), 0).astype(batch[name].dtype)
         for name in _MOVING
         if name in batch
     }
-    segments, positions = batch["segments"], batch["positions"]
-    newer = stays.sum(axis=1, keepdims=True) - np.cumsum(stays, axis=1)
+    total = stays.sum(axis=1, keepdims=True)
     moved["segments"] = stays.astype(segments.dtype)
-    moved["positions"] = np.where(stays, newer, 0).astype(positions.dtype)
+    moved["positions"] = np.where(stays, total - np.cumsum(stays, axis=1), 0).astype(
+        positions.dtype
+    )
+    # What asks at a place now asks at the newest behaviour that is left up to there.
+    up_to = np.cumsum(kept, axis=1)
+    if "target_positions" in batch:
+        first = 0 if padded_right else kept.shape[1] - total
+        place = first + np.maximum(_taken(up_to, batch["target_positions"]) - 1, 0)
+        moved["target_positions"] = place.astype(batch["target_positions"].dtype)
+    if "history_lengths" in batch:
+        before = batch["history_lengths"]
+        left = np.where(before > 0, _taken(up_to, np.maximum(before - 1, 0)), 0)
+        moved["history_lengths"] = left.astype(before.dtype)
     return {**batch, **moved}
 
 
