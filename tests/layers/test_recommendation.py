@@ -6,12 +6,13 @@ from layer_test import run_layer_test
 from tfrec_llm.layers import Recommendation
 
 
-def test_recommendation_is_a_sound_keras_layer():
+@pytest.mark.parametrize("options", [{}, {"product": True}, {"product": True, "num_crosses": 2}])
+def test_recommendation_is_a_sound_keras_layer(options):
     rng = np.random.default_rng(0)
     pair = (rng.normal(size=(6, 8)).astype("float32"), rng.normal(size=(6, 8)).astype("float32"))
     run_layer_test(
         Recommendation,
-        {"emb_dim": 8, "hid_dim": 16},
+        {"emb_dim": 8, "hid_dim": 16, **options},
         pair,
         output_shape=(6, 1),
         mixed_dtype="float32",

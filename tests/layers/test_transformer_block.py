@@ -31,6 +31,8 @@ def test_an_unknown_activation_or_block_is_refused():
         FeedForward(activation="tanh")
     with pytest.raises(ValueError, match=r"block must be one of.*'sandwich'"):
         TransformerBlock(2, block="sandwich")
+    with pytest.raises(ValueError, match=r"filter_share must lie in 0\.\.1, got 7"):
+        TransformerBlock(2, filter_share=7)
 
 
 def test_gated_residual_is_a_sound_keras_layer(x):
@@ -46,7 +48,8 @@ def test_the_gate_is_a_sigmoid_of_the_residual_stream(x):
     np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("filter_share", [0.0, 0.7])
 @pytest.mark.parametrize("block", ["pre_norm", "post_norm", "gated"])
-def test_transformer_block_is_a_sound_keras_layer(block, x):
-    options = {"num_heads": 2, "hid_dim": 12, "block": block}
+def test_transformer_block_is_a_sound_keras_layer(block, filter_share, x):
+    options = {"num_heads": 2, "hid_dim": 12, "block": block, "filter_share": filter_share}
     run_layer_test(TransformerBlock, options, x, output_shape=(3, 5, 8))

@@ -106,7 +106,7 @@ def from_newest(sizes: np.ndarray) -> np.ndarray:
     return np.repeat(sizes, sizes) - 1 - ranges(np.zeros_like(sizes), sizes)
 
 
-def lay_out(shape: tuple[int, int], place: np.ndarray, values: np.ndarray | int) -> np.ndarray:
+def lay_out(shape: tuple[int, int], place: np.ndarray, values: Any) -> np.ndarray:
     """Returns `shape`, or `[*shape, width]`: values `[n]` or `[n, width]` at flat places, else 0.
 
     Integers become int32 and floats float32.

@@ -16,6 +16,12 @@ class Recommendation(keras.layers.Layer):
     Args:
         emb_dim: Width of `h_u` and of `g_i`.
         hid_dim: Width of the hidden layer.
+        product: Whether the hidden layer reads `h_u * g_i` as well. A network
+            learns a dot product slowly; vectors that were trained to match
+            by one keep what they know.
+        num_crosses: Crosses of the features that the hidden layer reads, by
+            `keras_rs.layers.FeatureCross`.
+        dropout: Share of the hidden layer dropped in training.
 
     Call arguments:
         h_u: Float tensor `[..., emb_dim]`, the users.
@@ -33,18 +39,34 @@ class Recommendation(keras.layers.Layer):
         (4, 1)
 
     Reference:
-        Neural Collaborative Filtering, https://arxiv.org/abs/1708.05031
+        Neural Collaborative Filtering, https://arxiv.org/abs/1708.05031;
+        Neural Collaborative Filtering vs. Matrix Factorization Revisited,
+        https://arxiv.org/abs/2005.09683; DCN V2, https://arxiv.org/abs/2008.13535
     """
 
-    def __init__(self, emb_dim: int, hid_dim: int, **kwargs: Any):
+    def __init__(
+        self,
+        emb_dim: int,
+        hid_dim: int,
+        *,
+        product: bool = False,
+        num_crosses: int = 0,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if emb_dim < 1 or hid_dim < 1:
             raise ValueError(f"emb_dim and hid_dim must be positive, got {emb_dim} and {hid_dim}.")
         self.emb_dim = emb_dim
         self.hid_dim = hid_dim
+        self.product = product
+        self.num_crosses = num_crosses
+        self.dropout = dropout
+        self.crosses = feature_crosses(self, num_crosses)
         self.hidden = keras.layers.Dense(
             hid_dim, activation="relu", dtype=self.dtype_policy, name="hidden"
         )
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
         # The sigmoid stays in float32, where small probabilities keep their digits.
         self.probability = keras.layers.Dense(
             1, activation="sigmoid", dtype="float32", name="probability"
@@ -56,15 +78,39 @@ class Recommendation(keras.layers.Layer):
                 raise ValueError(
                     f"{name} must be {self.emb_dim} wide (emb_dim), got shape {tuple(shape)}."
                 )
-        self.hidden.build((*h_u_shape[:-1], 2 * self.emb_dim))
+        read = (*h_u_shape[:-1], (3 if self.product else 2) * self.emb_dim)
+        for cross in self.crosses:
+            cross.build(read)
+            # keras-rs leaves this to the first call, after which a saved model would not load.
+            cross.dense.build(read)
+        self.hidden.build(read)
         self.probability.build((*h_u_shape[:-1], self.hid_dim))
         super().build(h_u_shape)
 
-    def call(self, h_u, g_i):
-        return self.probability(self.hidden(ops.concatenate([h_u, g_i], axis=-1)))
+    def call(self, h_u, g_i, training=None):
+        read = [h_u, g_i, h_u * g_i] if self.product else [h_u, g_i]
+        first = features = ops.concatenate(read, axis=-1)
+        for cross in self.crosses:
+            features = cross(first, features)
+        return self.probability(self.drop(self.hidden(features), training=training))
 
     def compute_output_shape(self, h_u_shape, g_i_shape=None):
         return (*h_u_shape[:-1], 1)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"emb_dim": self.emb_dim, "hid_dim": self.hid_dim}
+        return super().get_config() | {
+            "emb_dim": self.emb_dim,
+            "hid_dim": self.hid_dim,
+            "product": self.product,
+            "num_crosses": self.num_crosses,
+            "dropout": self.dropout,
+        }
+
+
+def feature_crosses(owner: keras.layers.Layer, count: int) -> list[keras.layers.Layer]:
+    """Returns `count` crosses with the dtype policy of the layer they are part of."""
+    if not count:
+        return []
+    from keras_rs.layers import FeatureCross
+
+    return [FeatureCross(dtype=owner.dtype_policy, name=f"cross_{i}") for i in range(count)]

@@ -8,6 +8,7 @@ from keras import ops
 from tfrec_llm.layers.feed_forward import FeedForward
 from tfrec_llm.layers.gated_residual import GatedResidual
 from tfrec_llm.layers.normalization import normalization
+from tfrec_llm.layers.recency_filter import RecencyFilter
 from tfrec_llm.layers.self_attention import SelfAttention
 
 BLOCKS = ("pre_norm", "post_norm", "gated")
@@ -30,6 +31,8 @@ class TransformerBlock(keras.layers.Layer):
         dropout: Share of each sublayer's outputs dropped in training.
         attention_dropout: Share of attention weights dropped in training.
         rotary: Whether attention uses rotary positions.
+        filter_share: Share of a `RecencyFilter` in what attention would give
+            alone, 0..1. About 0.7 suits sparse logs of short histories.
         kernel_initializer: Initializer of all kernels.
 
     Call arguments:
@@ -41,14 +44,16 @@ class TransformerBlock(keras.layers.Layer):
         Float tensor `[rows, length, emb_dim]`.
 
     Raises:
-        ValueError: If `block` is none of the three.
+        ValueError: If `block` is none of the three or `filter_share` lies
+            outside 0..1.
 
     Example:
         >>> tuple(TransformerBlock(num_heads=2, block="gated")(keras.ops.ones((2, 5, 8))).shape)
         (2, 5, 8)
 
     Reference:
-        eSASRec, https://arxiv.org/abs/2508.06450
+        eSASRec, https://arxiv.org/abs/2508.06450;
+        BSARec, https://arxiv.org/abs/2312.10325
     """
 
     def __init__(
@@ -60,18 +65,22 @@ class TransformerBlock(keras.layers.Layer):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         rotary: bool = False,
+        filter_share: float = 0.0,
         kernel_initializer: Any = "glorot_uniform",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if block not in BLOCKS:
             raise ValueError(f"block must be one of {BLOCKS}, got {block!r}.")
+        if not 0.0 <= filter_share <= 1.0:
+            raise ValueError(f"filter_share must lie in 0..1, got {filter_share}.")
         self.num_heads = num_heads
         self.hid_dim = hid_dim
         self.block = block
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.rotary = rotary
+        self.filter_share = filter_share
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, x_shape):
@@ -109,20 +118,39 @@ class TransformerBlock(keras.layers.Layer):
             self.feed_forward,
         ):
             layer.build(x_shape)
+        if self.filter_share:
+            self.filter = RecencyFilter(dtype=policy, name="filter")
+            self.filter.build(x_shape)
+            if self.block == "post_norm":
+                self.filter_norm = normalization(self, "filter_norm")
+                self.filter_norm.build(x_shape)
         super().build(x_shape)
 
     def call(self, x, attention_mask=None, positions=None, training=None):
+        def drop(x):
+            return self.drop(x, training=training)
+
         def attend(x):
             return self.attention(
                 x, attention_mask=attention_mask, positions=positions, training=training
             )
 
+        def run_filter(x):
+            return self.filter(x, attention_mask, positions)
+
+        share = self.filter_share
         if self.block == "post_norm":
-            x = self.attention_norm(x + self.drop(attend(x), training=training))
-            return self.feed_forward_norm(x + self.drop(self.feed_forward(x), training=training))
-        x = self.attention_add(x, self.drop(attend(self.attention_norm(x)), training=training))
-        fed = self.feed_forward(self.feed_forward_norm(x))
-        return self.feed_forward_add(x, self.drop(fed, training=training))
+            mixed = self.attention_norm(x + drop(attend(x)))
+            if share:
+                filtered = self.filter_norm(x + drop(run_filter(x)))
+                mixed = share * filtered + (1.0 - share) * mixed
+            return self.feed_forward_norm(mixed + drop(self.feed_forward(mixed)))
+        read = self.attention_norm(x)
+        mixed = attend(read)
+        if share:
+            mixed = share * run_filter(read) + (1.0 - share) * mixed
+        x = self.attention_add(x, drop(mixed))
+        return self.feed_forward_add(x, drop(self.feed_forward(self.feed_forward_norm(x))))
 
     def compute_output_shape(self, x_shape, *args, **kwargs):
         return x_shape
@@ -135,5 +163,6 @@ class TransformerBlock(keras.layers.Layer):
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "rotary": self.rotary,
+            "filter_share": self.filter_share,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

@@ -36,6 +36,7 @@ class TransformerEncoder(keras.layers.Layer):
         causal: Whether a query sees only itself and what came before it.
         dropout: Share of inputs and sublayer outputs dropped in training.
         attention_dropout: Share of attention weights dropped in training.
+        filter_share: See `TransformerBlock`.
         initializer_range: Standard deviation of the truncated normal
             distribution that kernels and positions start from.
 
@@ -74,6 +75,7 @@ class TransformerEncoder(keras.layers.Layer):
         causal: bool = False,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        filter_share: float = 0.0,
         initializer_range: float = 0.02,
         **kwargs: Any,
     ):
@@ -92,6 +94,7 @@ class TransformerEncoder(keras.layers.Layer):
         self.causal = causal
         self.dropout = dropout
         self.attention_dropout = attention_dropout
+        self.filter_share = filter_share
         self.initializer_range = initializer_range
         self.blocks = [
             TransformerBlock(
@@ -100,6 +103,7 @@ class TransformerEncoder(keras.layers.Layer):
                 block=block,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
+                filter_share=filter_share,
                 rotary=position_encoding == "rotary",
                 kernel_initializer=_truncated_normal(initializer_range),
                 dtype=self.dtype_policy,
@@ -164,6 +168,7 @@ class TransformerEncoder(keras.layers.Layer):
             "causal": self.causal,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
+            "filter_share": self.filter_share,
             "initializer_range": self.initializer_range,
         }
 

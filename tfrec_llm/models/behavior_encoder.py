@@ -30,6 +30,7 @@ class BehaviorEncoder(keras.Model):
         position_encoding: `"learned"`, `"rotary"` or `"none"`.
         dropout: Share of inputs and sublayer outputs dropped in training.
         attention_dropout: Share of attention weights dropped in training.
+        filter_share: See `TransformerBlock`.
         num_behaviors: Number of behaviour types, 0 for none: adds a trained
             vector a type. Batches then hold `behaviors`, 0 meaning unknown.
         causal: Whether a behaviour sees only those before it. None leaves it
@@ -76,6 +77,7 @@ class BehaviorEncoder(keras.Model):
         position_encoding: str = "learned",
         dropout: float = 0.2,
         attention_dropout: float = 0.0,
+        filter_share: float = 0.0,
         num_behaviors: int = 0,
         causal: bool | None = None,
         item_embedding: keras.Layer | None = None,
@@ -93,6 +95,7 @@ class BehaviorEncoder(keras.Model):
         self.position_encoding = position_encoding
         self.dropout = dropout
         self.attention_dropout = attention_dropout
+        self.filter_share = filter_share
         self.num_behaviors = num_behaviors
         self._own_embedding = item_embedding is None
         self.item_embedding = item_embedding or ItemEmbedding(
@@ -114,6 +117,7 @@ class BehaviorEncoder(keras.Model):
             max_length=max_length + 1,
             dropout=dropout,
             attention_dropout=attention_dropout,
+            filter_share=filter_share,
             dtype=self.dtype_policy,
             name="transformer",
         )
@@ -170,6 +174,7 @@ class BehaviorEncoder(keras.Model):
             "position_encoding": self.position_encoding,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
+            "filter_share": self.filter_share,
             "num_behaviors": self.num_behaviors,
             "causal": self.causal,
             "item_embedding": (

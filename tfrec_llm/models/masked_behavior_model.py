@@ -43,14 +43,14 @@ class MaskedBehaviorModel(BehaviorModel):
         super().__init__(encoder, **kwargs)
 
     def asking(self, inputs):
-        appended = _append_mask(inputs)
+        appended = append_mask(inputs)
         rows, length = ops.shape(appended["items"])
         last = ops.zeros((rows, 1), dtype="int32") + (length - 1)
         return {**appended, "target_positions": last}
 
 
-def _append_mask(inputs):
-    """Puts the mask behind each row's history, as its newest behaviour."""
+def append_mask(inputs):
+    """Puts the mask behind each row's history, at the last place, as its newest behaviour."""
     appended = {
         "items": _append(inputs["items"], MASK),
         # Padded rows are of one user, so the mask belongs to segment 1.
