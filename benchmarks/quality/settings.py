@@ -47,51 +47,59 @@ DATA = {
     },
 }
 
-_SMALL = {"emb_dim": 64, "num_layers": 2, "num_heads": 2}
-_NEXT_FIT = {"epochs": 200, "patience": 10}
+# Blocks as in BERT with a recency filter, small steps of about 1,000 behaviours, and
+# an average of the weights: what the sets of short histories gain most from.
+_SHORT = {
+    "emb_dim": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "block": "post_norm",
+    "filter_share": 0.7,
+    "weight_averaging": 0.7,
+    "max_length": 50,
+    "batch_size": 16,
+}
+_BEAUTY = _SHORT | {"dropout": 0.5, "attention_dropout": 0.5}
+_LONG = {
+    "emb_dim": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "input_norm": True,
+    "filter_share": 0.3,
+    "weight_averaging": 0.8,
+    "max_length": 200,
+    "batch_size": 12,
+    "dropout": 0.2,
+}
+_NEXT_FIT = {"epochs": 200, "patience": 6}
 # Masked models see a fifth of the targets a step, and go on improving for long.
-_MASKED_FIT = {"epochs": 300, "patience": 20}
-_MASKED = {"objective_options": {"mask_rate": 0.2}}
+_MASKED_FIT = {"epochs": 300, "patience": 12}
+_MASKED = {"objective_options": {"mask_rate": 0.3, "newest_rate": 0.3}}
 
 SETTINGS = {
-    ("ml-1m", "next"): {
-        "recommender": _SMALL | {"max_length": 200, "dropout": 0.2},
-        "fit": _NEXT_FIT,
-    },
-    ("ml-1m", "masked"): {
-        "recommender": _SMALL | _MASKED | {"max_length": 200, "dropout": 0.2},
-        "fit": _MASKED_FIT,
-    },
-    ("beauty_s3", "next"): {
-        "recommender": _SMALL | {"max_length": 50, "dropout": 0.5},
-        "fit": _NEXT_FIT,
-    },
+    ("ml-1m", "next"): {"recommender": _LONG, "fit": _NEXT_FIT},
+    ("ml-1m", "masked"): {"recommender": _LONG | _MASKED, "fit": _MASKED_FIT},
+    ("beauty_s3", "next"): {"recommender": _BEAUTY, "fit": _NEXT_FIT},
     ("beauty_s3", "masked"): {
-        "recommender": _SMALL | _MASKED | {"max_length": 50, "dropout": 0.5},
+        "recommender": _SHORT | _MASKED | {"dropout": 0.3},
         "fit": _MASKED_FIT,
     },
-    ("beauty_40k", "next"): {
-        "recommender": _SMALL | {"max_length": 50, "dropout": 0.5},
-        "fit": _NEXT_FIT,
-    },
+    ("beauty_40k", "next"): {"recommender": _BEAUTY, "fit": _NEXT_FIT},
     ("beauty_40k", "masked"): {
-        "recommender": _SMALL | _MASKED | {"max_length": 50, "dropout": 0.5},
+        "recommender": _SHORT | _MASKED | {"dropout": 0.3},
         "fit": _MASKED_FIT,
     },
     ("eshop", "next"): {
-        "recommender": _SMALL | {"max_length": 64, "dropout": 0.3},
+        "recommender": _SHORT | {"max_length": 64, "dropout": 0.3},
         "fit": _NEXT_FIT,
     },
     ("eshop", "masked"): {
-        "recommender": _SMALL | _MASKED | {"max_length": 64, "dropout": 0.2},
+        "recommender": _SHORT | _MASKED | {"max_length": 64, "dropout": 0.2},
         "fit": _MASKED_FIT,
     },
-    ("online_retail", "next"): {
-        "recommender": _SMALL | {"max_length": 200, "dropout": 0.3},
-        "fit": _NEXT_FIT,
-    },
+    ("online_retail", "next"): {"recommender": _LONG | {"dropout": 0.3}, "fit": _NEXT_FIT},
     ("online_retail", "masked"): {
-        "recommender": _SMALL | _MASKED | {"max_length": 200, "dropout": 0.3},
+        "recommender": _LONG | _MASKED | {"dropout": 0.3},
         "fit": _MASKED_FIT,
     },
     ("simulated", "next"): {
