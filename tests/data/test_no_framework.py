@@ -39,7 +39,7 @@ def test_every_module_of_the_data_room_but_the_batches_needs_no_framework():
 import importlib, pkgutil, sys
 import tfrec_llm.data
 for module in pkgutil.iter_modules(tfrec_llm.data.__path__, "tfrec_llm.data."):
-    if not module.name.endswith(".batches"):
+    if not module.name.endswith("batches"):
         importlib.import_module(module.name)
         print(*(f"{module.name}:{name}" for name in sys.argv[1:] if name in sys.modules))
 """

@@ -145,9 +145,7 @@ class PackedBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Batch, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        num_rows = self.packing.num_rows
-        first, last = num_rows * index // len(self), num_rows * (index + 1) // len(self)
-        batch = self._assemble(first, last)
+        batch = self._assemble(*self._rows(index))
         return self.objective(batch, np.random.default_rng([self.seed, self.epoch, index]))
 
     def to_tf_data(self) -> "tf.data.Dataset":
@@ -165,6 +163,12 @@ class PackedBatches(keras.utils.PyDataset):
         )
         dataset = tf.data.Dataset.from_generator(epochs, output_signature=spec)
         return dataset.prefetch(tf.data.AUTOTUNE)
+
+    def _rows(self, index: int) -> tuple[int, int]:
+        """Returns the first row of a batch and the one after its last."""
+        num_rows = self.packing.num_rows
+        first, last = num_rows * index // len(self), num_rows * (index + 1) // len(self)
+        return first, max(last, first + 1)
 
     def _assemble(self, first: int, last: int) -> Batch:
         """Lays the behaviours of rows `first` to `last` out in arrays, without a loop."""

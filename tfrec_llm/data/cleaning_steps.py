@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 
 from tfrec_llm.data.behavior_log import BehaviorLog
 from tfrec_llm.data.columns import check_columns
+from tfrec_llm.data.duration import Duration, duration_of
 from tfrec_llm.data.id_index import dictionary_encode
 from tfrec_llm.data.row_numbers import take_rows
 from tfrec_llm.errors import DataError
 
-Duration = datetime.timedelta | np.timedelta64 | str | int | float
 Moment = datetime.datetime | datetime.date | np.datetime64 | str | int | float
 
 
@@ -138,7 +138,7 @@ class DropRepeats:
         if self.window is None:
             repeated = (users[1:] == users[:-1]) & (what[1:] == what[:-1])
         else:
-            window = _duration(log, self.window, "window")
+            window = duration_of(log, self.window, "window")
             # Stable, so that rows of one user and item stay in the order of their times.
             together = np.argsort(users * count + what, kind="stable")
             order, users, what = order[together], users[together], what[together]
@@ -184,7 +184,7 @@ class DropRobots:
         if self.per is None:
             robot = np.bincount(codes, minlength=len(users)) > self.max_behaviors
         else:
-            per = _duration(log, self.per, "per")
+            per = duration_of(log, self.per, "per")
             order, many = log.order(), self.max_behaviors
             times, users_in_order = log.times()[order], codes[order]
             # Row i and the one max_behaviors later are one too many if both fit into `per`.
@@ -269,31 +269,6 @@ class TimeRange:
             limit = _moment(times.type, self.end, "end")
             kept = pc.and_(kept, pc.fill_null(pc.less(times, limit), False))
         return kept.to_numpy()
-
-
-def _duration(log: BehaviorLog, value: Duration, argument: str) -> float:
-    """Returns a duration in the unit of `log.times()`."""
-    kind = log.column("time").type
-    # NumPy counts its timedelta64 among its integers.
-    number = isinstance(value, int | float | np.number) and not isinstance(value, np.timedelta64)
-    if not pa.types.is_timestamp(kind):
-        if not number:
-            raise DataError(
-                f"{argument} is {value!r}, but the log's times are {kind} numbers of no known "
-                "unit. Give a number in their unit."
-            )
-        return float(cast(float, value)) * (1e6 if pa.types.is_floating(kind) else 1)
-    if number:
-        raise DataError(
-            f"{argument} is {value!r}, but the log's times are timestamps. Give a timedelta or "
-            'a string such as "30min".'
-        )
-    import pandas as pd
-
-    try:
-        return pd.Timedelta(value) / pd.Timedelta(microseconds=1)
-    except ValueError as error:
-        raise DataError(f'{argument} is {value!r}; it is no duration as "30min" is.') from error
 
 
 def _moment(kind: pa.DataType, value: Moment, argument: str) -> pa.Scalar:
