@@ -75,13 +75,19 @@ def test_equal_probabilities_share_a_bin():
     assert calibration_error(labels, np.full(90, 1 / 3)) == pytest.approx(0)
 
 
-def test_a_perfect_model_has_the_error_of_chance_and_a_wrong_one_its_distance():
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_error_by_chance_is_what_a_perfect_model_has_on_average(weighted):
     rng = np.random.default_rng(0)
-    probabilities = rng.uniform(0.05, 0.15, 20_000)
-    labels = rng.random(20_000) < probabilities
-    chance = 0.8 * np.sqrt(15 * 0.1 * 0.9 / 20_000)
-    assert calibration_error(labels, probabilities) == pytest.approx(chance, rel=0.5)
-    assert calibration_error(labels, probabilities + 0.2) == pytest.approx(0.2, abs=0.005)
+    probabilities = rng.uniform(0.05, 0.3, 3000)
+    weights = rng.integers(1, 6, 3000) if weighted else None
+    errors = [
+        calibration_error(rng.random(3000) < probabilities, probabilities, weights=weights)
+        for _ in range(200)
+    ]
+    bins = reliability_bins(rng.random(3000) < probabilities, probabilities, weights=weights)
+    assert bins.error_by_chance == pytest.approx(np.mean(errors), rel=0.05)
+    wrong = rng.random(3000) < probabilities + 0.2
+    assert calibration_error(wrong, probabilities) == pytest.approx(0.2, abs=0.03)
 
 
 def test_rare_clicks_are_told_apart_by_bins_of_equal_mass_only():

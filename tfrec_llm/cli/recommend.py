@@ -122,7 +122,7 @@ def _as_ids(texts: list[str] | None, kind: "pa.DataType", what: str) -> Any:
 
 
 def _as_text(found: "pd.DataFrame") -> str:
-    from tfrec_llm.evaluation.report import text_table
+    from tfrec_llm.evaluation.text_table import text_table
 
     shown = found.assign(score=found["score"].map("{:.4f}".format)).astype(str)
     return text_table([list(shown.columns), *shown.to_numpy().tolist()], align_left=True)

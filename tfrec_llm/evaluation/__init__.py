@@ -5,10 +5,13 @@ from typing import Any
 
 _MODULES = {
     "Blend": "blend",
+    "ClickReport": "click_report",
     "Comparison": "comparison",
     "CompressedScorer": "compressed_scorer",
-    "Difference": "comparison",
+    "Difference": "difference",
+    "EvaluatedImpressions": "click_report",
     "EvaluatedUsers": "report",
+    "MetricReport": "metric_report",
     "ModelScorer": "model_scorer",
     "Ranking": "protocol",
     "RankingEvaluation": "callback",
@@ -17,6 +20,8 @@ _MODULES = {
     "Scorer": "scorer",
     "bootstrap_means": "bootstrap",
     "compare": "comparison",
+    "evaluate_probabilities": "click_report",
+    "plot_reliability": "reliability_plot",
 }
 __all__ = [*_MODULES]
 

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfrec_llm.evaluation.bootstrap import bootstrap_means, percentile_interval
-from tfrec_llm.evaluation.report import Report, text_table
+from tfrec_llm.evaluation.difference import Difference
+from tfrec_llm.evaluation.metric_report import MetricReport
+from tfrec_llm.evaluation.text_table import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,41 +17,27 @@ if TYPE_CHECKING:
     from tfrec_llm.data.behavior_log import BehaviorLog
     from tfrec_llm.evaluation.scorer import Scorer
 
-# Properties of lists for which neither more nor less is better.
-_UNJUDGED = ("popularity_bias", "novelty", "gini", "coverage", "diversity")
+# Properties of lists and of probabilities for which neither more nor less is better.
+_UNJUDGED = (
+    *("popularity_bias", "novelty", "gini", "coverage", "diversity"),
+    *("base_rate", "mean_probability", "calibration_error_by_chance"),
+)
+_LESS_IS_BETTER = ("log_loss", "normalized_entropy", "calibration_error")
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far one scorer is ahead of another, over the same users.
-
-    Attributes:
-        value: Mean difference of the metric.
-        low: Lower end of its bootstrap interval.
-        high: Upper end; with `low` above 0 the lead is more than chance.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
-
-
-class Comparison(Mapping[str, Report]):
+class Comparison(Mapping[str, Any]):
     """Reports by the name of what was evaluated; prints as one table, the best marked.
 
     Args:
-        reports: The reports, in the order to show them.
+        reports: The reports, in the order to show them: `Report`s, or `ClickReport`s.
 
     Raises:
-        ValueError: If there are none, or they are not over the same users, targets and protocol.
-            Catalogues may differ, as where a model leaves rare items out: what it cannot rank
-            counts against it.
+        ValueError: If there are none, or they are not over the same users, targets and protocol,
+            or the same impressions. Catalogues may differ, as where a model leaves rare items
+            out: what it cannot rank counts against it.
 
     Example:
-        >>> from tfrec_llm.evaluation import EvaluatedUsers
+        >>> from tfrec_llm.evaluation import EvaluatedUsers, Report
         >>> evaluated = EvaluatedUsers(2, 100, 2, 0, filter_seen=False)
         >>> chain = Report.from_users({"hr@10": np.array([0, 1])}, evaluated)
         >>> model = Report.from_users({"hr@10": np.array([1, 1])}, evaluated)
@@ -62,18 +48,18 @@ class Comparison(Mapping[str, Report]):
         model  1.0000*
     """
 
-    def __init__(self, reports: Mapping[str, Report]):
+    def __init__(self, reports: Mapping[str, MetricReport]):
         if not reports:
             raise ValueError("A comparison needs a report or more.")
-        kinds: dict[tuple[int, int, bool], str] = {}
+        kinds: dict[tuple[Any, ...], str] = {}
         for name, report in reports.items():
-            over = report.evaluated
-            kinds.setdefault((over.users, over.targets, over.filter_seen), f"{name}: {over}")
+            kind = (type(report), *report.evaluated.protocol)
+            kinds.setdefault(kind, f"{name}: {report.evaluated}")
         if len(kinds) > 1:
             raise ValueError(f"The reports do not compare. {'; '.join(kinds.values())}.")
         self._reports = dict(reports)
 
-    def __getitem__(self, name: str) -> Report:
+    def __getitem__(self, name: str) -> Any:
         return self._reports[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -87,10 +73,10 @@ class Comparison(Mapping[str, Report]):
 
     def __str__(self) -> str:
         metrics = self._metrics()
-        alike = len({report.evaluated.items for report in self.values()}) == 1
+        alike = len({report.evaluated.variant for report in self.values()}) == 1
         rows = [["", *metrics]]
         for name, report in self.items():
-            rows.append([name if alike else f"{name} ({report.evaluated.items:,} items)"])
+            rows.append([name if alike else f"{name} ({report.evaluated.variant})"])
         for metric in metrics:
             values = {name: report.get(metric, np.nan) for name, report in self.items()}
             best = self._best(metric, values)
@@ -107,20 +93,21 @@ class Comparison(Mapping[str, Report]):
         return pd.DataFrame({name: dict(report) for name, report in self.items()}).T
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what JSON can hold: `Report.to_dict` by name."""
+        """Returns what JSON can hold: the reports' `to_dict` by name."""
         return {name: report.to_dict() for name, report in self.items()}
 
     def plot(
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        metrics: Sequence[str] = ("hr", "ndcg"),
+        metrics: Sequence[str] = ("hr", "ndcg", "auc", "grouped_auc", "log_loss"),
     ) -> "Figure":
         """Draws the scorers' bars beside each other; works without a display.
 
         Args:
             path: Where to write the picture (its ending gives the format); None to only draw.
-            metrics: Which to draw, without their `@k`; all lengths of list that were evaluated.
+            metrics: Which to draw of those that were evaluated, without their `@k`; all lengths
+                of list.
         """
         from tfrec_llm.evaluation.drawing import draw_bars
 
@@ -132,22 +119,19 @@ class Comparison(Mapping[str, Report]):
     def difference(
         self, name: str, over: str, metric: str, *, confidence: float = 0.95, seed: int = 0
     ) -> Difference:
-        """How far a scorer is ahead of another, with a bootstrap interval over the users.
+        """How far a scorer is ahead of another, with a bootstrap interval.
 
-        The users are paired: both scorers are compared on each user, which shows smaller leads
-        than two separate intervals do.
+        Both are compared on each user or impression, which shows smaller leads than two separate
+        intervals do.
 
         Args:
             name: The one.
             over: The other.
-            metric: Such as `"ndcg@10"`; one that is a mean over users.
+            metric: Such as `"ndcg@10"`, a mean over users, or `"auc"`; one that has intervals.
             confidence: Of the interval.
             seed: Of the resampling.
         """
-        ahead = self[name].per_user[metric] - self[over].per_user[metric]
-        means = bootstrap_means(ahead[:, None], seed=seed)
-        low, high = percentile_interval(means, confidence)[0]
-        return Difference(float(np.nanmean(ahead)), float(low), float(high))
+        return self[name].difference(self[over], metric, confidence=confidence, seed=seed)
 
     def _metrics(self) -> list[str]:
         return list(dict.fromkeys(metric for report in self.values() for metric in report))
@@ -157,7 +141,7 @@ class Comparison(Mapping[str, Report]):
         judged = [value for value in values.values() if not np.isnan(value)]
         if metric.partition("@")[0] in _UNJUDGED or not judged:
             return None
-        return round(max(judged), 4)
+        return round(min(judged) if metric in _LESS_IS_BETTER else max(judged), 4)
 
 
 def compare(scorers: Mapping[str, "Scorer"], log: "BehaviorLog", **options: Any) -> Comparison:

@@ -9,11 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tfrec_llm.evaluation.report import Report
+    from tfrec_llm.evaluation.metric_report import MetricReport
 
 
 def draw_bars(
-    reports: Mapping[str, "Report"],
+    reports: Mapping[str, "MetricReport"],
     metrics: Sequence[str],
     *,
     path: str | os.PathLike[str] | None = None,
@@ -22,7 +22,7 @@ def draw_bars(
 
     Args:
         reports: By name; a single one named "" gets no legend.
-        metrics: Names such as `"ndcg@10"`.
+        metrics: Names such as `"ndcg@10"`, or `"auc"`.
         path: Where to write the picture; None to only draw.
     """
     # Not pyplot: it would choose a backend and keep every figure alive.
@@ -45,7 +45,7 @@ def draw_bars(
             error = np.abs(bounds.T - values)
             where = np.arange(len(names)) + (number - (len(reports) - 1) / 2) * width
             axes.bar(where, values, width, yerr=error, capsize=2, label=label or None)
-        axes.set_xticks(np.arange(len(names)), [f"@{name.partition('@')[2]}" for name in names])
+        axes.set_xticks(np.arange(len(names)), [name.removeprefix(metric) for name in names])
         axes.set_title(metric, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     if "" not in reports:

@@ -1,14 +1,16 @@
-"""What an evaluation found, as numbers with their uncertainty."""
+"""What ranking a catalogue for users found, as numbers with their uncertainty."""
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfrec_llm.evaluation.bootstrap import bootstrap_means, percentile_interval
+from tfrec_llm.evaluation.difference import Difference
+from tfrec_llm.evaluation.metric_report import MetricReport
+from tfrec_llm.evaluation.text_table import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,16 @@ class EvaluatedUsers:
     unknown_targets: int
     filter_seen: bool
 
+    @property
+    def protocol(self) -> tuple[int, int, bool]:
+        """What must be equal where reports are compared."""
+        return self.users, self.targets, self.filter_seen
+
+    @property
+    def variant(self) -> str:
+        """What may differ: a model may leave rare items out, and what it cannot rank counts."""
+        return f"{self.items:,} items"
+
     def __str__(self) -> str:
         seen = "seen items removed" if self.filter_seen else "nothing removed"
         unknown = f", {self.unknown_targets:,} of them unknown" if self.unknown_targets else ""
@@ -42,15 +54,15 @@ class EvaluatedUsers:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Report(Mapping[str, float]):
+class Report(MetricReport):
     """The metrics of one evaluation by name: `report["ndcg@10"]`.
 
     Attributes:
         values_by_name: The metrics, means over users (coverage and Gini: of all lists together).
-        evaluated: Over whom the evaluation was made.
+        evaluated: Over whom the evaluation was made, `EvaluatedUsers`.
         intervals: (low, high) of the metrics that are means over users; empty if not asked for.
-        per_user: float64 `[users]` of the same metrics; NaN where a user has none.
         confidence: Share of the resamples that the intervals hold.
+        per_user: float64 `[users]` of the same metrics; NaN where a user has none.
 
     Example:
         >>> evaluated = EvaluatedUsers(3, 100, 3, 0, filter_seen=True)
@@ -63,11 +75,7 @@ class Report(Mapping[str, float]):
         hr  0.6667
     """
 
-    values_by_name: Mapping[str, float]
-    evaluated: EvaluatedUsers
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     per_user: Mapping[str, np.ndarray] = field(default_factory=dict)
-    confidence: float | None = None
 
     @classmethod
     def from_users(
@@ -98,38 +106,17 @@ class Report(Mapping[str, float]):
             bounds = percentile_interval(bootstrap_means(table, seed=seed), confidence)
             intervals = dict(zip(names, map(tuple, bounds.tolist()), strict=True))
         values = dict(zip(names, means.tolist(), strict=True)) | dict(overall or {})
-        return cls(values, evaluated, intervals, dict(per_user), confidence)
-
-    def __getitem__(self, name: str) -> float:
-        try:
-            return self.values_by_name[name]
-        except KeyError:
-            known = ", ".join(self.values_by_name)
-            raise KeyError(f"{name!r} was not evaluated; this report has {known}.") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
-
-    def __repr__(self) -> str:
-        return str(self)
+        return cls(values, evaluated, intervals, confidence, dict(per_user))
 
     def __str__(self) -> str:
         cells: dict[str, dict[str, str]] = {}
-        for name, value in self.items():
+        for name in self:
             metric, _, k = name.partition("@")
-            low_high = self.intervals.get(name)
-            interval = "" if low_high is None else f" [{low_high[0]:.4f}, {low_high[1]:.4f}]"
-            cells.setdefault(metric, {})[f"@{k}"] = f"{value:.4f}{interval}"
+            cells.setdefault(metric, {})[f"@{k}"] = self._cell(name)
         columns = list(dict.fromkeys(k for row in cells.values() for k in row))
         rows = [["", *columns]]
         rows += [[metric, *(row.get(k, "") for k in columns)] for metric, row in cells.items()]
-        heading = str(self.evaluated)
-        if self.intervals:
-            heading += f"; {100 * (self.confidence or 0):g} % intervals"
-        return f"{heading}\n{text_table(rows, align_left=bool(self.intervals))}"
+        return f"{self._heading()}\n{text_table(rows, align_left=bool(self.intervals))}"
 
     def to_pandas(self) -> "pd.DataFrame":
         """Returns a row a metric: metric, k, value, low, high (NaN where there is no interval)."""
@@ -142,19 +129,6 @@ class Report(Mapping[str, float]):
             rows.append((metric, int(k), value, low, high))
         return pd.DataFrame(rows, columns=["metric", "k", "value", "low", "high"])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what JSON can hold: values, intervals, and over whom; nothing per user."""
-        return {
-            "values": dict(self.values_by_name),
-            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "confidence": self.confidence,
-            "evaluated": vars(self.evaluated).copy(),
-        }
-
-    def to_json(self) -> str:
-        """Returns `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
         """Draws the metrics as bars with their intervals; works without a display.
 
@@ -165,13 +139,20 @@ class Report(Mapping[str, float]):
 
         return draw_bars({"": self}, list(self), path=path)
 
+    def difference(
+        self, over: "Report", metric: str, *, confidence: float = 0.95, seed: int = 0
+    ) -> Difference:
+        """Returns this report's metric minus that of another report over the same users.
 
-def text_table(rows: list[list[str]], *, align_left: bool = False) -> str:
-    """Lays out cells in columns; the first column is aligned left, numbers right by default."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    side = "<" if align_left else ">"
-    lines = [
-        "  ".join(f"{cell:{'<' if i == 0 else side}{widths[i]}}" for i, cell in enumerate(row))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+        The users are paired: both are compared on each user, which shows smaller leads than two
+        separate intervals do.
+
+        Args:
+            over: The other.
+            metric: Such as `"ndcg@10"`; one that is a mean over users.
+            confidence: Of the bootstrap interval over the users.
+            seed: Of the resampling.
+        """
+        ahead = self.per_user[metric] - over.per_user[metric]
+        means = bootstrap_means(ahead[:, None], seed=seed)[:, 0]
+        return Difference.from_resamples(float(np.nanmean(ahead)), means, confidence)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tfrec_llm.data.id_index import as_ids, dictionary_encode
 from tfrec_llm.data.labels import as_labels, as_scores, as_weights
@@ -55,8 +56,10 @@ def grouped_auc(labels: Any, probabilities: Any, users: Any, *, weights: Any = N
     """
     labels = as_labels(labels)
     scores = as_scores(probabilities, len(labels), name="probabilities")
-    codes, num_users = user_numbers(users, len(labels))
     weights = as_weights(weights, len(labels))
+    kept = weights > 0
+    labels, scores, weights = labels[kept], scores[kept], weights[kept]
+    codes, num_users = user_numbers(users, kept)
     shown = np.bincount(codes, weights, num_users)
     areas = RankedLabels(labels > 0.5, scores, codes, num_users).areas(weights)
     counts = ~np.isnan(areas)
@@ -64,23 +67,29 @@ def grouped_auc(labels: Any, probabilities: Any, users: Any, *, weights: Any = N
     return GroupedAuc(
         value=float(np.dot(areas[counts], shown[counts]) / counted) if counted else float("nan"),
         users=int(counts.sum()),
-        users_left_out=int((shown[~counts] > 0).sum()),
+        users_left_out=int((~counts).sum()),
         share=float(counted / shown.sum()),
     )
 
 
-def user_numbers(users: Any, rows: int) -> tuple[np.ndarray, int]:
-    """Returns the int64 number of every pair's user `[rows]`, and how many users there are.
+def user_numbers(users: Any, kept: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the int64 number of the user of every pair that is kept, and how many users.
+
+    Args:
+        users: `[n]`, integers or strings.
+        kept: Boolean `[n]`, which pairs count.
 
     Raises:
-        DataError: If there are not as many as labels.
-        NullValueError: If one is missing.
+        DataError: If there are not as many users as labels.
+        NullValueError: If the user of a pair that is kept is missing.
     """
     ids = as_ids(users)
-    if len(ids) != rows:
-        raise DataError(f"users must be one a pair, but there are {len(ids)} for {rows} labels.")
-    codes, names = dictionary_encode(ids)
+    if len(ids) != len(kept):
+        raise DataError(
+            f"users must be one a pair, but there are {len(ids)} for {len(kept)} labels."
+        )
+    codes, names = dictionary_encode(ids.filter(pa.array(kept)))
     missing = int((codes < 0).sum())
     if missing:
-        raise NullValueError(f"{missing} of {rows} pairs have no user. Leave these pairs out.")
+        raise NullValueError(f"{missing} of {len(kept)} pairs have no user. Leave these pairs out.")
     return codes, len(names)

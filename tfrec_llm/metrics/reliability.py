@@ -18,16 +18,26 @@ class ReliabilityBins:
         probability: float64 `[bins]`, the mean predicted probability, rising.
         rate: float64 `[bins]`, the mean label: how often there was a click.
         weight: float64 `[bins]`, the pairs in the bin, by weight.
+        deviation: float64 `[bins]`, the standard deviation of the rate by chance, were the
+            probabilities true and the pairs independent.
     """
 
     probability: np.ndarray
     rate: np.ndarray
     weight: np.ndarray
+    deviation: np.ndarray
 
     @property
     def error(self) -> float:
         """Mean distance of the predicted from the observed rate, weighted by the pairs."""
         return float(np.average(np.abs(self.probability - self.rate), weights=self.weight))
+
+    @property
+    def error_by_chance(self) -> float:
+        """What `error` is on average where the probabilities are true."""
+        # The mean distance of a normal variable from its mean.
+        distance = np.sqrt(2.0 / np.pi) * self.deviation
+        return float(np.average(distance, weights=self.weight))
 
 
 def calibration_error(
@@ -42,8 +52,8 @@ def calibration_error(
 
     Pairs are put into bins by their probability, and the distances of each bin's mean
     probability from its rate of clicks are averaged, weighted by the pairs. Chance moves the rates
-    of few pairs, so that even a perfect model has about `0.8 * sqrt(bins * p * (1 - p) / n)` where
-    all probabilities are near p; errors compare for equal data and bins.
+    of few pairs, so that even a perfect model has an error: `reliability_bins` tells which. Errors
+    compare for equal data and bins.
 
     Args:
         labels: `[n]` in 0..1, 1 for a click.
@@ -93,9 +103,16 @@ def reliability_bins(
     places = bin_places(probabilities, weights, bins=bins, binning=binning)
     weight = np.bincount(places, weights, bins)
     filled = weight > 0
-    sums = [np.bincount(places, weights * values, bins) for values in (probabilities, labels)]
-    probability, rate = (total[filled] / weight[filled] for total in sums)
-    return ReliabilityBins(probability, rate, weight[filled])
+    # What is observed of a pair scatters by p * (1 - p) around its probability p.
+    scatter = weights * probabilities * (1.0 - probabilities)
+    sums = [
+        np.bincount(places, weights * values, bins)[filled]
+        for values in (probabilities, labels, scatter)
+    ]
+    weight = weight[filled]
+    return ReliabilityBins(
+        sums[0] / weight, sums[1] / weight, weight, deviation=np.sqrt(sums[2]) / weight
+    )
 
 
 def bin_places(
