@@ -6,12 +6,15 @@ from tfrec_llm.layers.feature_lookup import FeatureLookup
 from tfrec_llm.layers.feed_forward import FeedForward
 from tfrec_llm.layers.gated_residual import GatedResidual
 from tfrec_llm.layers.interest_attention import InterestAttention
+from tfrec_llm.layers.isotonic_calibration import IsotonicCalibration
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.layers.item_encoder import ItemEncoder
 from tfrec_llm.layers.mixture_of_experts import MixtureOfExperts
+from tfrec_llm.layers.prior_correction import PriorCorrection
 from tfrec_llm.layers.recency_filter import RecencyFilter
 from tfrec_llm.layers.recommendation import Recommendation
 from tfrec_llm.layers.self_attention import SelfAttention
+from tfrec_llm.layers.temperature_calibration import TemperatureCalibration
 from tfrec_llm.layers.transformer_block import TransformerBlock
 from tfrec_llm.layers.transformer_encoder import TransformerEncoder
 from tfrec_llm.layers.user_embedding import UserEmbedding
@@ -23,12 +26,15 @@ __all__ = [
     "FeedForward",
     "GatedResidual",
     "InterestAttention",
+    "IsotonicCalibration",
     "ItemEmbedding",
     "ItemEncoder",
     "MixtureOfExperts",
+    "PriorCorrection",
     "RecencyFilter",
     "Recommendation",
     "SelfAttention",
+    "TemperatureCalibration",
     "TransformerBlock",
     "TransformerEncoder",
     "UserEmbedding",
