@@ -4,6 +4,7 @@ import pytest
 
 from tfrec_llm.data import BehaviorLog, UserSequences, Vocabulary
 from tfrec_llm.data.ranking_batches import RankingBatches, behaviors_before, ranking_batches
+from tfrec_llm.data.vocabulary import MASK
 from tfrec_llm.errors import DataError, EmptyLogError
 
 USERS, IMPRESSIONS = 50, 1000
@@ -48,9 +49,9 @@ def test_only_what_is_strictly_older_counts(shop):
     assert found.tolist() == expected
 
 
-@pytest.mark.parametrize("share_history", [False, True])
+@pytest.mark.parametrize("histories", ["own", "shared", "masked"])
 @pytest.mark.parametrize("max_length", [5, 8, 100])
-def test_every_impression_is_asked_once_behind_its_own_history(shop, share_history, max_length):
+def test_every_impression_is_asked_once_behind_its_own_history(shop, histories, max_length):
     sequences, impressions = shop
     batches = RankingBatches(
         sequences,
@@ -58,9 +59,10 @@ def test_every_impression_is_asked_once_behind_its_own_history(shop, share_histo
         context={"hour": np.arange(IMPRESSIONS) % 24, "flags": np.eye(IMPRESSIONS, 3)},
         max_length=max_length,
         batch_size=256,
-        share_history=share_history,
+        histories=histories,
         shuffle=True,
     )
+    least = max_length // 2 if histories == "shared" else max_length
     for _ in range(2):
         seen = []
         for index in range(len(batches)):
@@ -71,35 +73,50 @@ def test_every_impression_is_asked_once_behind_its_own_history(shop, share_histo
                 one = asked[row, target]
                 seen.append(one)
                 assert inputs["candidates"][row, target] == one
-                assert inputs["context/hour"][row, target] == one % 24
+                assert inputs["context_hour"][row, target] == one % 24
                 assert (
-                    inputs["context/flags"][row, target].tolist() == np.eye(1, 3, one)[0].tolist()
+                    inputs["context_flags"][row, target].tolist() == np.eye(1, 3, one)[0].tolist()
                 )
-                assert labels[row, target] == np.float32(impressions["labels"][one])
+                assert labels[row, target, 0] == np.float32(impressions["labels"][one])
                 older = history_before(
                     sequences, impressions["users"][one], impressions["times"][one]
                 )
                 read = inputs["history_lengths"][row, target]
-                least = max_length // 2 if share_history else max_length
                 assert min(len(older), least) <= read <= min(len(older), max_length)
+                newest = inputs["target_positions"][row, target]
+                if histories == "masked":
+                    assert inputs["items"][row, newest] == MASK
+                    assert inputs["positions"][row, newest] == 0
+                    newest -= 1
                 if read:
-                    newest = inputs["target_positions"][row, target]
-                    assert newest == read - 1
-                    assert inputs["items"][row, :read].tolist() == older[-read:]
+                    places = np.arange(newest - read + 1, newest + 1)
+                    assert inputs["items"][row, places].tolist() == older[-read:]
+                    segments = inputs["segments"][row]
+                    assert (segments[places] == segments[newest]).all()
+                    # All that is older in the segment is the history.
+                    begin = np.flatnonzero(segments == segments[newest])[0]
+                    assert begin == places[0]
         assert sorted(seen) == list(range(IMPRESSIONS))
         batches.on_epoch_end()
 
 
-def test_shared_histories_are_laid_out_far_less_often(shop):
+def test_all_batches_have_the_same_places_and_targets(shop):
+    sequences, impressions = shop
+    batches = RankingBatches(sequences, **impressions, batch_size=50, histories="shared")
+    shapes = {(b[0]["items"].shape[1], *b[1].shape[1:]) for b in batches}
+    assert shapes == {(batches.row_length, batches.num_targets, 1)}
+
+
+def test_shared_readings_take_far_less_room(shop):
     sequences, impressions = shop
     places = {
-        share: sum(
+        histories: sum(
             batch[0]["items"].size
-            for batch in RankingBatches(sequences, **impressions, share_history=share)
+            for batch in RankingBatches(sequences, **impressions, histories=histories)
         )
-        for share in (False, True)
+        for histories in ("own", "shared")
     }
-    assert places[True] * 5 < places[False]
+    assert places["shared"] * 5 < places["own"]
 
 
 def test_epochs_differ_and_a_seed_repeats_them(shop):
@@ -114,6 +131,11 @@ def test_epochs_differ_and_a_seed_repeats_them(shop):
     assert begin != first.impressions(0).tolist()
     first.set_epoch(0)
     assert begin == first.impressions(0).tolist()
+
+
+def items_read(inputs, row, target):
+    end = inputs["target_positions"][row, target] + 1
+    return inputs["items"][row, end - inputs["history_lengths"][row, target] : end].tolist()
 
 
 @pytest.fixture
@@ -144,9 +166,9 @@ def test_an_impression_log_becomes_batches(clicks):
         for row, target in zip(*np.nonzero(asked >= 0), strict=True):
             found[int(asked[row, target])] = (
                 int(inputs["candidates"][row, target]),
-                inputs["items"][row, : inputs["history_lengths"][row, target]].tolist(),
-                labels["label"][row, target],
-                labels["bought"][row, target],
+                items_read(inputs, row, target),
+                labels["label"][row, target, 0],
+                labels["bought"][row, target, 0],
             )
     # Item 9 and user c are not known: index 2, and no history.
     assert found == {0: (5, [3], 1, 0), 1: (2, [5], 0, 0), 2: (3, [], 1, 1)}
@@ -166,5 +188,7 @@ def test_what_does_not_fit_is_told(shop, clicks):
         RankingBatches(sequences, users=[], times=[], candidates=[])
     with pytest.raises(EmptyLogError, match="have no history"):
         ranking_batches(BehaviorLog(clicks.table), Vocabulary([1]))
-    with pytest.raises(ValueError, match="max_length must be positive"):
+    with pytest.raises(ValueError, match="histories must be one of"):
+        RankingBatches(sequences, **impressions, histories="all")
+    with pytest.raises(ValueError, match="max_length and batch_size must be positive"):
         RankingBatches(sequences, **impressions, max_length=0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfrec_llm.data.behavior_log import BehaviorLog
 from tfrec_llm.data.objectives import Batch, MaskedBehavior, NextBehavior, Objective
-from tfrec_llm.data.packing import from_newest, lay_out, next_power, pack, ranges, rows_needed
+from tfrec_llm.data.packing import from_newest, lay_out, pack, ranges, rows_needed
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import EmptyLogError
@@ -263,7 +263,7 @@ def padded_batch(
     rows = np.arange(len(sequences)) if rows is None else np.asarray(rows)
     sizes = np.minimum(sequences.lengths[rows], max_length)
     longest = int(sizes.max(initial=1))
-    length = min(max_length, max(8, int(next_power(longest))))
+    length = min(max_length, max(8, 1 << (longest - 1).bit_length()))
     place = ranges((np.arange(len(rows)) + 1) * length - sizes, sizes)
     source = ranges(np.asarray(sequences.offsets)[rows + 1] - sizes, sizes)
 

@@ -118,12 +118,6 @@ def lay_out(shape: tuple[int, int], place: np.ndarray, values: Any) -> np.ndarra
     return out.reshape((*shape, *values.shape[1:]))
 
 
-def next_power(numbers: Any) -> np.ndarray:
-    """Returns the power of two that is next to each positive number or equal; 1 for others."""
-    numbers = np.maximum(np.asarray(numbers, np.int64), 1)
-    return np.int64(1) << np.ceil(np.log2(numbers)).astype(np.int64)
-
-
 def rows_needed(lengths: np.ndarray, row_length: int) -> int:
     """Returns the number of rows that `pack` takes, without packing."""
     counts = np.bincount(lengths, minlength=row_length + 1)

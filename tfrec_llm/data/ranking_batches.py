@@ -8,29 +8,36 @@ import keras
 import numpy as np
 
 from tfrec_llm.data.behavior_log import BehaviorLog
-from tfrec_llm.data.packing import from_newest, lay_out, next_power, ranges
+from tfrec_llm.data.packing import from_newest, lay_out, pack, ranges
 from tfrec_llm.data.sequences import UserSequences
-from tfrec_llm.data.vocabulary import Vocabulary
+from tfrec_llm.data.vocabulary import MASK, Vocabulary
 from tfrec_llm.errors import DataError, EmptyLogError
 
 if TYPE_CHECKING:
     from tfrec_llm.data.feature_encoding import FeatureEncoding
 
+HISTORIES = ("own", "shared", "masked")
+
 
 class RankingBatches(keras.utils.PyDataset):
     """Impressions, each beside what its user had done before it.
 
-    A row holds the behaviours of one user and the impressions that are judged
-    after them. Nothing of a history is laid out that is not older than the
+    A row packs the histories of several users, and asks behind each for its
+    impressions. Nothing of a history is read that is not older than the
     impression: behaviours at the very time of an impression are none of its
     history.
 
-    With `share_history`, impressions of a user at different times share a
-    row: a causal encoder reads the history once, and each impression asks at
-    the newest behaviour before it. It then sees the `max_length` newest
-    behaviours or at least half as many. Without, a row is what a user looked
-    like at one time, and every impression sees exactly its `max_length`
-    newest behaviours; that is what probabilities are computed on.
+    `histories` says how they are read:
+
+    - `"own"`: an impression has its own reading of the `max_length` newest
+      behaviours before it; impressions of a user at one time share it. That
+      is what probabilities are computed on.
+    - `"shared"`: impressions of a user at different times share a reading,
+      and each asks at the newest behaviour before it: many times faster, but
+      for causal encoders only. An impression then reads `max_length` newest
+      behaviours, or at least half as many.
+    - `"masked"`: as `"own"`, with the mask behind each history, for encoders
+      that were trained to fill masks.
 
     Args:
         sequences: What the users did, with times.
@@ -47,15 +54,17 @@ class RankingBatches(keras.utils.PyDataset):
         weights: Float `[n]`, weights of the impressions.
         max_length: Newest behaviours of a user that are read.
         batch_size: Impressions a batch, about.
-        max_targets: Impressions a row at the most.
-        share_history: See above; only for causal encoders.
-        shuffle: Whether every epoch takes the rows in another order.
-        seed: Of that order.
+        histories: See above.
+        shuffle: Whether every epoch packs anew.
+        seed: Of the packing.
+
+    Attributes:
+        packing: How readings lie in rows in the current epoch.
 
     Raises:
         EmptyLogError: If there are no impressions.
         DataError: If arrays do not fit together, the sequences have no times,
-            or a label is NaN.
+            or a label is missing or outside 0..1.
 
     Example:
         >>> sequences = tfrec_llm.data.UserSequences(
@@ -65,8 +74,10 @@ class RankingBatches(keras.utils.PyDataset):
         ...     sequences, users=[0, 0], times=[20, 40], candidates=[7, 8], labels=[0, 1]
         ... )
         >>> inputs, labels, weights = batches[0]
-        >>> inputs["items"].tolist(), inputs["history_lengths"].tolist()
-        ([[3, 0, 0, 0, 0, 0, 0, 0], [3, 4, 5, 0, 0, 0, 0, 0]], [[1], [3]])
+        >>> inputs["items"].tolist()
+        [[3, 4, 5, 3, 0, 0, 0, 0]]
+        >>> inputs["target_positions"][0, :2].tolist(), inputs["candidates"][0, :2].tolist()
+        ([2, 3], [8, 7])
     """
 
     def __init__(
@@ -82,20 +93,18 @@ class RankingBatches(keras.utils.PyDataset):
         weights: Any = None,
         max_length: int = 200,
         batch_size: int = 1024,
-        max_targets: int = 32,
-        share_history: bool = False,
+        histories: str = "own",
         shuffle: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for name, value in (
-            ("max_length", max_length),
-            ("batch_size", batch_size),
-            ("max_targets", max_targets),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be positive, got {value}.")
+        if histories not in HISTORIES:
+            raise ValueError(f"histories must be one of {HISTORIES}, got {histories!r}.")
+        if max_length < 1 or batch_size < 1:
+            raise ValueError(
+                f"max_length and batch_size must be positive, got {max_length} and {batch_size}."
+            )
         if sequences.times is None:
             raise DataError(
                 "The sequences have no times, so what was done before an impression is not known. "
@@ -110,53 +119,69 @@ class RankingBatches(keras.utils.PyDataset):
         weights = np.ones(count) if weights is None else weights
         self.weights = _column("weights", weights, count, np.float32)
         self.features = {
-            f"context/{name}": _column(f"context[{name!r}]", values, count)
+            f"context_{name}": _column(f"context[{name!r}]", values, count)
             for name, values in (context or {}).items()
         }
         if profiles is not None:
             self.features["profiles"] = _column("profiles", profiles, count, np.int32)
         self.max_length = max_length
         self.batch_size = batch_size
-        self.share_history = share_history
+        self.histories = histories
         self.shuffle = shuffle
         self.seed = seed
         users = _column("users", users, count, np.int64)
         times = _column("times", times, count, np.int64)
         self._known = behaviors_before(sequences, users, times)
-        self._lay_rows(users, max_targets)
+        self._lay_readings(users)
         self.set_epoch(0)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Packs for an epoch, counted from 0; `fit` goes on by itself."""
+        self.epoch = epoch
+        rng = np.random.default_rng([self.seed, epoch if self.shuffle else 0])
+        self.packing = pack(self._room, self.row_length, rng)
+
+    def on_epoch_end(self) -> None:
+        """Packs for the next epoch."""
+        self.set_epoch(self.epoch + 1)
+
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return max(1, round(len(self.candidates) / self.batch_size))
 
     def __getitem__(self, index: int) -> Any:
         """Returns inputs, labels and weights of a batch; the inputs alone without labels.
 
+        Labels are `[rows, targets, 1]`, weights `[rows, targets]`, 0 where there is no impression.
         The inputs are integer arrays: `items`, `segments`, `positions` and, where the sequences
         have them, `behaviors`, `[rows, length]`; `target_positions`, `history_lengths` and
         `candidates`, `[rows, targets]`, and the features beside them.
         """
-        rows = self._rows(index)
-        begins, ends = self._begins[rows], self._ends[rows]
-        sizes = ends - begins
-        length = max(8, int(next_power(sizes.max())))
-        place = ranges(np.arange(len(rows)) * length, sizes)
-        source = ranges(self._starts[rows] + begins, sizes)
-        laid_out = functools.partial(lay_out, (len(rows), length), place)
+        readings, rows, starts = self._readings(index)
+        begins, ends = self._begins[readings], self._ends[readings]
+        sizes, masked = ends - begins, self.histories == "masked"
+        shape = int(rows[-1]) + 1, self.row_length
+        place = ranges(rows * self.row_length + starts, sizes)
+        source = ranges(self._starts[readings] + begins, sizes)
+        segment = np.arange(len(readings)) - np.searchsorted(rows, rows) + 1
+        laid_out = functools.partial(lay_out, shape, place)
         inputs = {
             "items": laid_out(self.sequences.items[source]),
-            "segments": laid_out(np.int32(1)),
-            "positions": laid_out(from_newest(sizes)),
+            "segments": laid_out(np.repeat(segment, sizes)),
+            "positions": laid_out(from_newest(sizes) + masked),
         }
         if self.sequences.behaviors is not None:
             inputs["behaviors"] = laid_out(self.sequences.behaviors[source])
+        if masked:
+            inputs["items"][rows, starts + sizes] = MASK
+            inputs["segments"][rows, starts + sizes] = segment
 
-        shape, place, asked = self._targets(rows)
-        read = self._known[asked] - begins[place // shape[1]]
+        shape, place, asked, reading = self._targets(readings, rows)
+        read = self._known[asked] - begins[reading]
+        newest = starts[reading] + (sizes[reading] if masked else np.maximum(read - 1, 0))
         laid_out = functools.partial(lay_out, shape, place)
         inputs |= {
-            "target_positions": laid_out(np.maximum(read - 1, 0).astype(np.int32)),
-            "history_lengths": laid_out(read.astype(np.int32)),
+            "target_positions": laid_out(newest),
+            "history_lengths": laid_out(read),
             "candidates": laid_out(self.candidates[asked]),
         }
         inputs |= {name: laid_out(values[asked]) for name, values in self.features.items()}
@@ -173,70 +198,70 @@ class RankingBatches(keras.utils.PyDataset):
 
     def impressions(self, index: int) -> np.ndarray:
         """Returns the number of the impression at each target, int `[rows, targets]`, or -1."""
-        shape, place, asked = self._targets(self._rows(index))
+        readings, rows, _ = self._readings(index)
+        shape, place, asked, _ = self._targets(readings, rows)
         return lay_out(shape, place, asked + 1) - 1
 
-    def set_epoch(self, epoch: int) -> None:
-        """Orders the rows for an epoch, counted from 0; `fit` goes on by itself."""
-        self.epoch = epoch
-        rng = np.random.default_rng([self.seed, epoch])
-        rows = np.arange(len(self._begins))
-        if self.shuffle:
-            rng.shuffle(rows)
-        # Rows of like lengths stand together, so that little is padded.
-        lengths = next_power(self._ends - self._begins)
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
-        counts = np.diff(self._bounds_of_rows)[rows]
-        batch = (np.cumsum(counts) - 1) // self.batch_size
-        starts = np.flatnonzero(np.append(True, batch[1:] != batch[:-1]))
-        sizes = np.diff(np.append(starts, len(rows)))
-        if self.shuffle:
-            order = rng.permutation(len(starts))
-            starts, sizes = starts[order], sizes[order]
-        self._order = rows[ranges(starts, sizes)]
-        self._bounds = np.append(0, np.cumsum(sizes))
-
-    def on_epoch_end(self) -> None:
-        """Orders the rows for the next epoch."""
-        self.set_epoch(self.epoch + 1)
-
-    def _rows(self, index: int) -> np.ndarray:
+    def _readings(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the readings of a batch, their rows, and where in these they start."""
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        return self._order[self._bounds[index] : self._bounds[index + 1]]
+        packing = self.packing
+        first, last = (packing.num_rows * at // len(self) for at in (index, index + 1))
+        bounds = packing.row_starts[first : last + 1]
+        readings = packing.sequences[bounds[0] : bounds[-1]]
+        per_row = np.diff(bounds)
+        room = self._room[readings]
+        before = np.cumsum(room) - room
+        rows = np.repeat(np.arange(last - first), per_row)
+        return readings, rows, before - before[bounds[:-1] - bounds[0]][rows]
 
-    def _targets(self, rows: np.ndarray) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
-        """Returns the shape of the targets of rows, their flat places, and which they are."""
-        bounds = self._bounds_of_rows
-        counts = np.diff(bounds)[rows]
-        shape = len(rows), int(next_power(counts.max()))
-        place = ranges(np.arange(len(rows)) * shape[1], counts)
-        return shape, place, self._impressions[ranges(bounds[rows], counts)]
+    def _targets(self, readings: np.ndarray, rows: np.ndarray) -> tuple[Any, ...]:
+        """Returns the targets' shape, their flat places, and their impressions and readings."""
+        counts = np.diff(self._bounds)[readings]
+        before = np.cumsum(counts) - counts
+        before -= before[np.searchsorted(rows, rows)]
+        shape = int(rows[-1]) + 1, self.num_targets
+        place = ranges(rows * self.num_targets + before, counts)
+        asked = self._impressions[ranges(self._bounds[readings], counts)]
+        return shape, place, asked, np.repeat(np.arange(len(readings)), counts)
 
-    def _lay_rows(self, users: np.ndarray, max_targets: int) -> None:
-        """Groups the impressions into rows: whose history, from where to where."""
-        known = self._known
-        if self.share_history:
-            step = max(1, self.max_length // 2)
-            window = np.maximum(0, -(-(known - self.max_length) // step))
+    def _lay_readings(self, users: np.ndarray) -> None:
+        """Finds what is read for which impressions, and how much room it takes in a row."""
+        known, length = self._known, self.max_length
+        if self.histories == "shared":
+            step = max(1, length // 2)
+            window = np.maximum(0, -(-(known - length) // step))
             begin = window * step
         else:
-            begin = np.maximum(0, known - self.max_length)
+            begin = np.maximum(0, known - length)
             window = known
         # Who has no history is like all others who have none.
         users = np.where(known > 0, users, -1)
-        self._impressions = np.lexsort((known, window, users))
-        users, window, begin, known = (
-            values[self._impressions] for values in (users, window, begin, known)
-        )
+        order = np.lexsort((known, window, users))
+        users, window, begin, known = (values[order] for values in (users, window, begin, known))
         new = np.append(True, (users[1:] != users[:-1]) | (window[1:] != window[:-1]))
         first = np.flatnonzero(new)
-        place = np.arange(len(users)) - np.repeat(first, np.diff(np.append(first, len(users))))
-        first = np.flatnonzero(new | (place % max_targets == 0))
-        self._bounds_of_rows = np.append(first, len(users))
+        sizes = np.diff(np.append(first, len(users)))
+        longest = known[first + sizes - 1] - begin[first] + (self.histories == "masked")
+        self.row_length = max(8, -(-int(longest.max()) // 8) * 8)
+        # As many targets a row as there are to as many behaviours, and some more.
+        wanted = 1.25 * self.row_length * len(users) / np.maximum(longest, 1).sum()
+        self.num_targets = max(8, -(-int(min(wanted, 4 * self.row_length)) // 8) * 8)
+
+        place = np.arange(len(users)) - np.repeat(first, sizes)
+        first = np.flatnonzero(new | (place % self.num_targets == 0))
+        self._impressions = order
+        self._bounds = np.append(first, len(users))
         self._starts = np.where(users[first] < 0, 0, self.sequences.offsets[users[first]])
         self._begins = begin[first]
-        self._ends = known[self._bounds_of_rows[1:] - 1]
+        self._ends = known[self._bounds[1:] - 1]
+        # Room for both: readings that fill a row by it overfill neither its places nor its targets.
+        counts = np.diff(self._bounds)
+        for_targets = -(-counts * self.row_length // self.num_targets)
+        self._room = np.maximum(
+            self._ends - self._begins + (self.histories == "masked"), for_targets
+        )
 
 
 def behaviors_before(sequences: UserSequences, users: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -341,7 +366,7 @@ def _truth(labels: Any, count: int) -> Any:
 
 
 def _label(name: str, values: Any, count: int) -> np.ndarray:
-    label = _column(name, values, count, np.float32)
+    label = _column(name, values, count, np.float32).reshape(-1, 1)
     outside = int((~((label >= 0) & (label <= 1))).sum())
     if outside:
         raise DataError(

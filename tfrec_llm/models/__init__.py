@@ -1,15 +1,25 @@
-"""The behaviour encoder and the models that pre-train it."""
+"""The behaviour encoder, the models that pre-train it, and those of clicks and conversions."""
 
+from tfrec_llm.models.attribute_model import AttributeModel
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.behavior_model import BehaviorModel
+from tfrec_llm.models.click_model import ClickModel
+from tfrec_llm.models.conversion_model import ConversionModel
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
+from tfrec_llm.models.multi_task_model import MultiTaskModel
 from tfrec_llm.models.next_behavior_model import NextBehaviorModel
 from tfrec_llm.models.next_session_model import NextSessionModel
+from tfrec_llm.models.ranking_model import RankingModel
 
 __all__ = [
+    "AttributeModel",
     "BehaviorEncoder",
     "BehaviorModel",
+    "ClickModel",
+    "ConversionModel",
     "MaskedBehaviorModel",
+    "MultiTaskModel",
     "NextBehaviorModel",
     "NextSessionModel",
+    "RankingModel",
 ]

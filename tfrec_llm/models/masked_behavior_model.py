@@ -43,13 +43,22 @@ class MaskedBehaviorModel(BehaviorModel):
         super().__init__(encoder, **kwargs)
 
     def asking(self, inputs):
-        appended = append_mask(inputs)
-        rows, length = ops.shape(appended["items"])
-        last = ops.zeros((rows, 1), dtype="int32") + (length - 1)
-        return {**appended, "target_positions": last}
+        return ask_behind(inputs)
 
 
-def append_mask(inputs):
+def ask_behind(inputs):
+    """Returns the batch that asks at a mask put behind each row's history.
+
+    Args:
+        inputs: Batch of one history a row, padded on either side.
+    """
+    appended = _append_mask(inputs)
+    rows, length = ops.shape(appended["items"])
+    last = ops.zeros((rows, 1), dtype="int32") + (length - 1)
+    return {**appended, "target_positions": last}
+
+
+def _append_mask(inputs):
     """Puts the mask behind each row's history, at the last place, as its newest behaviour."""
     appended = {
         "items": _append(inputs["items"], MASK),

@@ -1,0 +1,231 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from layer_test import run_layer_test
+
+from tfrec_llm.data import FeatureEncoding, RankingBatches, UserSequences
+from tfrec_llm.layers import FeatureEmbedding, ItemEmbedding, UserEmbedding
+from tfrec_llm.models import (
+    BehaviorEncoder,
+    ClickModel,
+    ConversionModel,
+    MultiTaskModel,
+    NextBehaviorModel,
+)
+
+SMALL = {"vocab_size": 20, "emb_dim": 8, "num_layers": 1, "max_length": 8, "dropout": 0.0}
+IMPRESSIONS = 120
+
+
+@pytest.fixture(scope="module")
+def shop():
+    """Sequences, and impressions of them; a third of the users have no history."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 9, 20)
+    offsets = np.append(0, np.cumsum(lengths))
+    sequences = UserSequences(
+        rng.integers(3, 20, offsets[-1]).astype("int32"),
+        offsets,
+        times=np.concatenate([np.sort(rng.integers(0, 90, length)) for length in lengths]),
+    )
+    users = rng.integers(-10, 20, IMPRESSIONS)
+    impressions = {
+        "users": np.maximum(users, -1),
+        "times": rng.integers(10, 100, IMPRESSIONS),
+        "candidates": rng.integers(3, 20, IMPRESSIONS),
+        "profiles": rng.integers(3, 9, IMPRESSIONS),
+    }
+    return sequences, impressions
+
+
+@pytest.fixture(scope="module")
+def context():
+    encoding = FeatureEncoding.fit({"hour": [1, 9, 17], "device": ["phone", "desk", "phone"]})
+    rng = np.random.default_rng(1)
+    columns = {
+        "hour": rng.integers(0, 24, IMPRESSIONS),
+        "device": rng.choice(["phone", "desk"], IMPRESSIONS),
+    }
+    return encoding, encoding.encode(columns)
+
+
+def encoder(**options):
+    return BehaviorEncoder(**SMALL | options)
+
+
+def labels(seed=0):
+    return (np.random.default_rng(seed).random(IMPRESSIONS) < 0.4).astype("float32")
+
+
+def batches(shop, **options):
+    sequences, impressions = shop
+    return RankingBatches(sequences, **impressions, max_length=8, **options)
+
+
+def wide(model, shop):
+    """Weights that are wide, so that what should not be seen would show."""
+    model.build()
+    rng = np.random.default_rng(0)
+    model.set_weights([weight + rng.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"interest": None, "product": False, "hid_dim": 6},
+        {"interest": "mean", "num_crosses": 1},
+        {"interest": "attention", "user_embedding": True, "context": True},
+    ],
+    ids=["plain", "mean", "all"],
+)
+def test_click_model_is_a_sound_keras_model(options, shop, context):
+    encoding, arrays = context
+    options = {"encoder": encoder(), **options}
+    if "context" in options:
+        options["context"] = FeatureEmbedding(encoding.specs, 8)
+        options["user_embedding"] = UserEmbedding(9, 8)
+    given = {"context": arrays} if "context" in options else {}
+    whole = batches(shop, labels=labels(), **given)
+    inputs, truth, _ = whole[0]
+    run_layer_test(
+        ClickModel,
+        options,
+        inputs,
+        output_shape=truth.shape,
+        mixed_dtype="float32",
+        training_batch=(inputs, truth),
+    )
+
+
+@pytest.mark.parametrize("model_class", [ConversionModel, MultiTaskModel])
+def test_models_of_several_tasks_train_save_and_load(model_class, shop, tmp_path):
+    click, given_click = labels(0), labels(1)
+    both = {"click": click, "conversion": click * given_click}
+    data = batches(shop, labels=both, batch_size=50)
+    model = model_class(encoder())
+    model.compile(keras.optimizers.Adam(0.01))
+    losses = model.fit(data, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    found, again = model.predict(data), loaded.predict(data)
+    assert found.keys() == again.keys() >= both.keys()
+    for task in found:
+        np.testing.assert_allclose(again[task], found[task], atol=1e-6)
+    assert loaded.fit(data, verbose=0).history["loss"][0] < losses[0]
+
+
+def test_a_conversion_is_a_click_times_what_follows_it(shop):
+    model = wide(ConversionModel(encoder()), shop)
+    found = model.predict(batches(shop))
+    expected = found["click"] * found["conversion_given_click"]
+    np.testing.assert_allclose(found["conversion"], expected, rtol=1e-6)
+    assert (found["conversion"] < found["click"]).all()
+
+
+def test_predict_gives_each_impression_its_own_in_their_order(shop):
+    sequences, impressions = shop
+    model = wide(ClickModel(encoder()), shop)
+    found = model.predict(batches(shop, batch_size=16))
+    for one in range(0, IMPRESSIONS, 7):
+        alone = {name: values[[one]] for name, values in impressions.items()}
+        again = model.predict(RankingBatches(sequences, **alone, max_length=8))
+        np.testing.assert_allclose(again[0], found[one], atol=1e-6)
+
+
+@pytest.mark.parametrize("position_encoding", ["rotary", "none"])
+def test_sharing_a_history_changes_no_probability_of_a_causal_encoder(position_encoding, shop):
+    model = wide(ClickModel(encoder(position_encoding=position_encoding)), shop)
+    alone = model.predict(batches(shop))
+    np.testing.assert_allclose(model.predict(batches(shop, histories="shared")), alone, atol=1e-5)
+
+
+def test_an_encoder_that_looks_both_ways_never_sees_what_comes_later(shop):
+    model = ClickModel(encoder(causal=False))
+    model.compile()
+    shared = batches(shop, labels=labels(), histories="shared")
+    for run in (model.fit, model.evaluate, model.predict):
+        with pytest.raises(ValueError, match='histories="masked"'):
+            run(shared)
+    model.fit(batches(shop, labels=labels(), histories="masked"), verbose=0)
+    causal = ClickModel(encoder())
+    with pytest.raises(ValueError, match="not trained to fill masks"):
+        causal.predict(batches(shop, histories="masked"))
+
+
+def test_what_comes_at_or_after_the_impression_changes_nothing(shop):
+    sequences, impressions = shop
+    model = wide(ClickModel(encoder()), shop)
+    before = model.predict(batches(shop, histories="shared"))
+    for one in range(0, IMPRESSIONS, 11):
+        user, time = impressions["users"][one], impressions["times"][one]
+        later = sequences.times >= time
+        owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
+        items = np.where(later & (owner == user), 3 + (sequences.items + 5) % 17, sequences.items)
+        changed = UserSequences(items.astype("int32"), sequences.offsets, times=sequences.times)
+        again = model.predict(batches((changed, impressions), histories="shared"))
+        np.testing.assert_allclose(again[one], before[one], atol=1e-6)
+
+
+def test_padding_targets_count_neither_in_loss_nor_in_metrics(shop):
+    model = wide(ClickModel(encoder()), shop)
+    truth = labels()
+    model.compile(weighted_metrics=["binary_accuracy"])
+    measured = model.evaluate(batches(shop, labels=truth, batch_size=1000), return_dict=True)
+    found = model.predict(batches(shop)).astype("float64")
+    loss = -np.mean(truth * np.log(found) + (1 - truth) * np.log(1 - found))
+    np.testing.assert_allclose(measured["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(measured["binary_accuracy"], np.mean((found > 0.5) == truth))
+
+
+def test_a_pre_trained_encoder_is_taken_up_as_it_is(shop):
+    shared = encoder()
+    NextBehaviorModel(shared).build()
+    weights = [ops.convert_to_numpy(weight) for weight in shared.weights]
+    model = ClickModel(shared)
+    model.build()
+    for weight, old in zip(model.encoder.weights, weights, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), old)
+
+
+def test_candidates_may_have_vectors_of_their_own(shop):
+    sequences, impressions = shop
+    model = ClickModel(encoder(), candidate_embedding=ItemEmbedding(40, 8))
+    model.build()
+    assert model.item_layer.vocab_size == 40
+    other = impressions | {"candidates": impressions["candidates"] + 20}
+    found = model.predict(RankingBatches(sequences, **other))
+    assert ((found > 0) & (found < 1)).all()
+
+
+def test_clicks_that_follow_from_history_and_candidate_are_learned():
+    """Who has looked at an item of a kind clicks those of that kind and no others."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 200)
+    offsets = np.arange(0, 801, 4)
+    items = (3 + np.repeat(kind, 4) * 8 + rng.integers(0, 8, 800)).astype("int32")
+    sequences = UserSequences(items, offsets, times=np.zeros(800, np.int64))
+    users = np.repeat(np.arange(200), 4)
+    shown = rng.integers(0, 2, 800)
+    data = RankingBatches(
+        sequences,
+        users=users,
+        times=np.ones(800, np.int64),
+        candidates=3 + shown * 8 + rng.integers(0, 8, 800),
+        labels=shown == kind[users],
+        batch_size=128,
+        shuffle=True,
+    )
+    model = ClickModel(encoder())
+    model.compile(keras.optimizers.Adam(0.01), weighted_metrics=["auc"])
+    model.fit(data, epochs=12, verbose=0)
+    assert model.evaluate(data, return_dict=True)["auc"] > 0.99
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValueError, match=r"interest must be one of .*'much'"):
+        ClickModel(encoder(), interest="much")
+    with pytest.raises(ValueError, match=r"tasks must be names"):
+        MultiTaskModel(encoder(), tasks=("click", "click"))
