@@ -10,6 +10,7 @@ from typing import Any
 _MODULES = {
     "BehaviorLog": "behavior_log",
     "MaskedBehavior": "objectives",
+    "NegativeSample": "negative_sampling",
     "NextBehavior": "objectives",
     "NextSessionBatches": "session_batches",
     "Catalogue": "feature_table",
