@@ -49,6 +49,7 @@ _MODULES = {
     "next_session_batches": "session_batches",
     "padded_batches": "batches",
     "random_split": "splits",
+    "sample_negatives": "negative_sampling",
     "split_sessions": "sessions",
     "reorder": "augmentation",
     "ranking_batches": "ranking_batches",
