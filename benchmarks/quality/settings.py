@@ -64,11 +64,8 @@ _LONG = {
     "emb_dim": 64,
     "num_layers": 2,
     "num_heads": 2,
-    "input_norm": True,
-    "filter_share": 0.3,
     "weight_averaging": 0.8,
     "max_length": 200,
-    "batch_size": 12,
     "dropout": 0.2,
 }
 _NEXT_FIT = {"epochs": 200, "patience": 6}

@@ -4,6 +4,10 @@ from tfrec_llm.models.attribute_model import AttributeModel
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.behavior_model import BehaviorModel
 from tfrec_llm.models.click_model import ClickModel
+from tfrec_llm.models.collaborative_filtering import (
+    MatrixFactorization,
+    NeuralCollaborativeFiltering,
+)
 from tfrec_llm.models.conversion_model import ConversionModel
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.multi_task_model import MultiTaskModel
@@ -18,7 +22,9 @@ __all__ = [
     "ClickModel",
     "ConversionModel",
     "MaskedBehaviorModel",
+    "MatrixFactorization",
     "MultiTaskModel",
+    "NeuralCollaborativeFiltering",
     "NextBehaviorModel",
     "NextSessionModel",
     "RankingModel",
