@@ -14,7 +14,7 @@ def pair():
     mask = rng.random((2, 3, 5)) < 0.6
     mask[0, 0] = False
     mask[1, 1, 0] = True
-    return candidates, behaviors, mask
+    return candidates, behaviors, mask, (rng.random((2, 3, 5)) < 0.4).astype("float32")
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -24,15 +24,16 @@ def test_interest_attention_is_a_sound_keras_layer(normalize, pair):
 
 
 def test_the_sum_follows_the_formula(pair):
-    candidates, behaviors, mask = pair
+    candidates, behaviors, mask, same = pair
     layer = InterestAttention(hid_dim=8)
     output = ops.convert_to_numpy(layer(*pair))
-    of_candidate, bias, of_behavior, of_product, vector, offset = layer.get_weights()
+    of_same, of_candidate, bias, of_behavior, of_product, vector, offset = layer.get_weights()
     for row, target in np.ndindex(2, 3):
         expected = np.zeros(4)
         for place in np.flatnonzero(mask[row, target]):
             g, e = candidates[row, target], behaviors[row, place]
             hidden = g @ of_candidate + e @ of_behavior + (g * e) @ of_product + bias
+            hidden = hidden + same[row, target, place] * of_same
             hidden = hidden / (1 + np.exp(-hidden))
             expected += (hidden @ vector + offset) * e
         np.testing.assert_allclose(output[row, target], expected, atol=1e-5)

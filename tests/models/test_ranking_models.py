@@ -5,7 +5,7 @@ from keras import ops
 from layer_test import run_layer_test
 
 from tfrec_llm.data import FeatureEncoding, RankingBatches, UserSequences
-from tfrec_llm.layers import FeatureEmbedding, ItemEmbedding, UserEmbedding
+from tfrec_llm.layers import FeatureEmbedding, ItemContents, ItemEmbedding, UserEmbedding
 from tfrec_llm.models import (
     BehaviorEncoder,
     ClickModel,
@@ -198,6 +198,34 @@ def test_candidates_may_have_vectors_of_their_own(shop):
     other = impressions | {"candidates": impressions["candidates"] + 20}
     found = model.predict(RankingBatches(sequences, **other))
     assert ((found > 0) & (found < 1)).all()
+
+
+def test_campaigns_are_judged_by_the_items_they_are_about(shop, tmp_path):
+    sequences, impressions = shop
+    contents = ItemContents(4, 20, candidates=[0, 0, 1, 3], items=[3, 4, 5, 9])
+    model = ClickModel(encoder(), candidate_embedding=ItemEmbedding(4, 8), contents=contents)
+    campaigns = impressions | {"candidates": impressions["candidates"] % 4}
+    data = RankingBatches(sequences, **campaigns, labels=labels())
+    model.compile()
+    model.fit(data, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(data), model.predict(data), atol=1e-6)
+    inputs, _, _ = data[0]
+    vectors = ops.convert_to_numpy(model.encoder.item_embedding.table)
+    about = ops.convert_to_numpy(
+        model.contents(np.array([0, 2]), item_embedding=model.encoder.item_embedding)
+    )
+    np.testing.assert_allclose(about, [(vectors[3] + vectors[4]) / 2, 0 * vectors[0]], atol=1e-6)
+    _, counts = model.interest_in(np.zeros((*inputs["candidates"].shape, 8), "float32"), inputs)
+    held = {0: {3, 4}, 1: {5}, 2: set(), 3: {9}}
+    asked = data.impressions(0)
+    for row, target in zip(*np.nonzero(asked >= 0), strict=True):
+        read = inputs["history_lengths"][row, target]
+        end = inputs["target_positions"][row, target] + 1
+        items = inputs["items"][row, end - read : end]
+        own = sum(int(item) in held[int(inputs["candidates"][row, target])] for item in items)
+        np.testing.assert_allclose(counts[row, target], np.log1p([read, own]), atol=1e-6)
 
 
 def test_clicks_that_follow_from_history_and_candidate_are_learned():

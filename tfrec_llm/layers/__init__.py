@@ -7,6 +7,7 @@ from tfrec_llm.layers.feed_forward import FeedForward
 from tfrec_llm.layers.gated_residual import GatedResidual
 from tfrec_llm.layers.interest_attention import InterestAttention
 from tfrec_llm.layers.isotonic_calibration import IsotonicCalibration
+from tfrec_llm.layers.item_contents import ItemContents
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.layers.item_encoder import ItemEncoder
 from tfrec_llm.layers.mixture_of_experts import MixtureOfExperts
@@ -27,6 +28,7 @@ __all__ = [
     "GatedResidual",
     "InterestAttention",
     "IsotonicCalibration",
+    "ItemContents",
     "ItemEmbedding",
     "ItemEncoder",
     "MixtureOfExperts",

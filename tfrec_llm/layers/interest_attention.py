@@ -10,8 +10,9 @@ from keras import ops
 class InterestAttention(keras.layers.Layer):
     """Sums up a history as seen from a candidate: `v = sum_j a(g, e_j) e_j`.
 
-    The activation `a` is a small network over the candidate, the behaviour
-    and their product. As in the paper its values are not normalised, so that
+    The activation `a` is a small network over the candidate, the behaviour,
+    their product, and whether the behaviour was one of the candidate itself.
+    As in the paper its values are not normalised, so that
     a user with much interest gets a longer vector than one with little.
 
     Args:
@@ -24,6 +25,8 @@ class InterestAttention(keras.layers.Layer):
         behaviors: Float tensor `[rows, length, emb_dim]`.
         mask: Boolean tensor `[rows, targets, length]`: which behaviours a
             candidate may look at.
+        same: Float tensor `[rows, targets, length]`, 1 where the behaviour is
+            the candidate's own, 0 elsewhere.
 
     Returns:
         Float tensor `[rows, targets, emb_dim]`, zero where a candidate may look at nothing.
@@ -31,8 +34,8 @@ class InterestAttention(keras.layers.Layer):
     Example:
         >>> attention = InterestAttention(hid_dim=8)
         >>> candidates, behaviors = keras.ops.ones((2, 3, 4)), keras.ops.ones((2, 5, 4))
-        >>> mask = keras.ops.ones((2, 3, 5), "bool")
-        >>> tuple(attention(candidates, behaviors, mask).shape)
+        >>> mask, same = keras.ops.ones((2, 3, 5), "bool"), keras.ops.zeros((2, 3, 5))
+        >>> tuple(attention(candidates, behaviors, mask, same).shape)
         (2, 3, 4)
 
     Reference:
@@ -46,7 +49,7 @@ class InterestAttention(keras.layers.Layer):
         self.hid_dim = hid_dim
         self.normalize = normalize
 
-    def build(self, candidates_shape, behaviors_shape=None, mask_shape=None):
+    def build(self, candidates_shape, behaviors_shape=None, mask_shape=None, same_shape=None):
         # The first layer over [g ; e ; g * e], a kernel each: only the product is made per pair.
         def part(name: str, use_bias: bool = False) -> keras.layers.Dense:
             layer = keras.layers.Dense(
@@ -58,13 +61,17 @@ class InterestAttention(keras.layers.Layer):
         self.candidate = part("candidate", use_bias=True)
         self.behavior = part("behavior")
         self.product = part("product")
+        self.of_same = self.add_weight(
+            shape=(self.hid_dim,), initializer="glorot_uniform", name="of_same"
+        )
         self.activation = keras.layers.Dense(1, dtype=self.dtype_policy, name="activation")
         self.activation.build((*candidates_shape[:-1], self.hid_dim))
         super().build(candidates_shape)
 
-    def call(self, candidates, behaviors, mask):
+    def call(self, candidates, behaviors, mask, same):
         g, e = candidates[:, :, None], behaviors[:, None]
         hidden = self.candidate(g) + self.behavior(e) + self.product(g * e)
+        hidden = hidden + ops.cast(same, hidden.dtype)[..., None] * self.of_same
         activation = self.activation(ops.silu(hidden))[..., 0]
         if self.normalize:
             allowed = ops.where(mask, activation, ops.cast(-1e4, activation.dtype))
@@ -72,7 +79,9 @@ class InterestAttention(keras.layers.Layer):
         activation = ops.where(mask, activation, ops.zeros_like(activation))
         return ops.matmul(activation, behaviors)
 
-    def compute_output_shape(self, candidates_shape, behaviors_shape=None, mask_shape=None):
+    def compute_output_shape(
+        self, candidates_shape, behaviors_shape=None, mask_shape=None, same_shape=None
+    ):
         return candidates_shape
 
     def get_config(self) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from keras import ops
 from tfrec_llm.data.ranking_batches import RankingBatches
 from tfrec_llm.data.vocabulary import MASK, PADDING
 from tfrec_llm.layers.interest_attention import InterestAttention
+from tfrec_llm.layers.item_contents import ItemContents
 from tfrec_llm.layers.normalization import normalization
 from tfrec_llm.layers.recommendation import Recommendation
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.models.encoder_task import EncoderTask
 
 INTERESTS = (None, "mean", "attention")
-_LAYERS = ("encoder", "candidate_embedding", "user_embedding", "context")
+_LAYERS = ("encoder", "candidate_embedding", "contents", "user_embedding", "context")
 
 
 class RankingModel(EncoderTask):
@@ -35,6 +36,9 @@ class RankingModel(EncoderTask):
         candidate_embedding: Layer that gives the vectors of the items shown,
             `emb_dim` wide, by their index, such as an `ItemEmbedding` of
             features or an `ItemEncoder`; None for the encoder's own.
+        contents: `ItemContents` of candidates that are about several items,
+            such as campaigns; to their vectors goes the mean of those of the
+            items.
         user_embedding: Layer that gives the vectors of users by the index of
             their profile, such as a `UserEmbedding` of features; None for
             none. Batches then hold `profiles`.
@@ -62,6 +66,7 @@ class RankingModel(EncoderTask):
         encoder: BehaviorEncoder,
         *,
         candidate_embedding: keras.Layer | None = None,
+        contents: ItemContents | None = None,
         user_embedding: keras.Layer | None = None,
         context: keras.Layer | None = None,
         interest: str | None = "attention",
@@ -77,6 +82,7 @@ class RankingModel(EncoderTask):
         if encoder.causal is None:
             encoder.causal = True
         self.candidate_embedding = candidate_embedding
+        self.contents = contents
         self.user_embedding = user_embedding
         self.context = context
         self.interest = interest
@@ -101,29 +107,29 @@ class RankingModel(EncoderTask):
             self.item_layer.build((None, None))
         # A user without a history has a vector of their own.
         self.newcomer = self.add_weight(shape=(width,), initializer="zeros", name="newcomer")
-        num_vectors = 0
+        mixed = 0
         if self.interest is not None:
-            num_vectors += 1
+            mixed += width + 2
             self.interest_norm = normalization(self, "interest_norm")
             self.interest_norm.build(vectors)
         if self.interest == "attention":
             self.attention = InterestAttention(name="attention")
             self.attention.build(vectors)
         if self.user_embedding is not None:
-            num_vectors += 1
+            mixed += width
             if not self.user_embedding.built:
                 self.user_embedding.build((None, None))
             self.profile_norm = normalization(self, "profile_norm")
             self.profile_norm.build(vectors)
         if self.context is not None:
-            num_vectors += len(self.context.specs)
+            mixed += len(self.context.specs) * width
             if not self.context.built:
                 self.context.build()
-        if num_vectors:
+        if mixed:
             # What is known besides the history starts small beside it.
             small = keras.initializers.TruncatedNormal(stddev=0.02)
             self.mix = keras.layers.Dense(width, kernel_initializer=small, name="mix")
-            self.mix.build((None, None, num_vectors * width))
+            self.mix.build((None, None, mixed))
         self.build_tasks()
 
     def build_tasks(self) -> None:
@@ -159,13 +165,18 @@ class RankingModel(EncoderTask):
 
     def call(self, inputs, training=None):
         known = ops.cast(inputs["history_lengths"] > 0, "float32")[..., None]
-        g_i = self.item_norm(ops.cast(self.item_layer(inputs["candidates"]), "float32"))
+        g_i = ops.cast(self.item_layer(inputs["candidates"]), "float32")
+        if self.contents is not None:
+            g_i = g_i + self.contents(
+                inputs["candidates"], item_embedding=self.encoder.item_embedding
+            )
+        g_i = self.item_norm(g_i)
         hidden = self.encoder(inputs, training=training)
         h_u = ops.cast(hidden_at(hidden, inputs["target_positions"]), "float32")
         h_u = known * h_u + (1.0 - known) * ops.cast(self.newcomer, "float32")
         vectors = []
         if self.interest is not None:
-            vectors.append(self.interest_norm(self.interest_in(g_i, inputs)))
+            vectors.extend(self.interest_in(g_i, inputs))
         if self.user_embedding is not None:
             profile = self.user_embedding(inputs["profiles"], training=training)
             vectors.append(self.profile_norm(ops.cast(profile, "float32")))
@@ -178,21 +189,39 @@ class RankingModel(EncoderTask):
         return self.probabilities(h_u, g_i, training=training)
 
     def interest_in(self, g_i, inputs):
-        """Returns what of each history speaks for the candidates, `[rows, targets, emb_dim]`."""
+        """Returns what of each history speaks for the candidates.
+
+        Args:
+            g_i: Float tensor `[rows, targets, emb_dim]`, the candidates.
+            inputs: The batch.
+
+        Returns:
+            Float tensors `[rows, targets, emb_dim]`, the interest, and
+            `[rows, targets, 2]`: the logarithms of 1 plus the number of
+            behaviours read, and of those that were the candidate's own.
+        """
         items, places = inputs["items"], ops.cast(inputs["target_positions"], "int32")
-        behaviors = ops.cast(self.encoder.item_embedding(items), "float32")
         own = ops.take_along_axis(inputs["segments"], places, axis=1)[..., None]
+        mask = inputs["segments"][:, None] == own
         older = ops.arange(ops.shape(items)[1], dtype="int32") <= places[..., None]
         is_behavior = ops.logical_and(items != PADDING, items != MASK)[:, None]
         known = (inputs["history_lengths"] > 0)[..., None]
-        mask = inputs["segments"][:, None] == own
         for further in (older, is_behavior, known):
             mask = ops.logical_and(mask, further)
+        if self.contents is not None:
+            same = self.contents.holds(inputs["candidates"], items)
+        elif self.candidate_embedding is None:
+            same = ops.cast(inputs["candidates"][..., None] == items[:, None], "float32")
+        else:
+            same = ops.zeros(ops.shape(mask), "float32")
+        seen = ops.cast(mask, "float32")
+        counts = ops.stack([ops.sum(seen, -1), ops.sum(seen * same, -1)], axis=-1)
+        behaviors = ops.cast(self.encoder.item_embedding(items), "float32")
         if self.interest == "attention":
-            return self.attention(g_i, behaviors, mask)
-        weights = ops.cast(mask, "float32")
-        count = ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1.0)
-        return ops.matmul(weights / count, behaviors)
+            interest = self.attention(g_i, behaviors, mask, same)
+        else:
+            interest = ops.matmul(seen / ops.maximum(counts[..., :1], 1.0), behaviors)
+        return self.interest_norm(interest), ops.log1p(counts)
 
     def fit(self, x=None, *args, **kwargs):
         self._check_histories(x)
