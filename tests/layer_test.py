@@ -45,7 +45,7 @@ def run_layer_test(
     layer(*tensors)
     # Zero biases and near-zero kernels would hide what a weight does.
     rng = np.random.default_rng(0)
-    layer.set_weights([weight + rng.normal(0, 0.3, weight.shape) for weight in layer.get_weights()])
+    layer.set_weights([_shaken(weight, rng) for weight in layer.get_weights()])
     output = layer(*tensors)
     assert tuple(output.shape) == output_shape
     assert keras.backend.standardize_dtype(output.dtype) == "float32"
@@ -124,10 +124,26 @@ def _symbolic(values, name=None):
     return keras.Input((*unknown, *known), dtype=str(values.dtype), name=name)
 
 
+def _shaken(weight, rng):
+    """Indexes that a layer holds stay what they are."""
+    return weight + rng.normal(0, 0.3, weight.shape) if weight.dtype.kind == "f" else weight
+
+
 def _anew(init_kwargs, **options):
-    """The arguments for one more layer, with an encoder of its own where one is among them."""
-    if "encoder" not in init_kwargs:
-        return init_kwargs | options
-    encoder = init_kwargs["encoder"]
-    config = encoder.get_config() | options
-    return init_kwargs | {"encoder": type(encoder).from_config(config)}
+    """The arguments for one more layer, with layers of its own where some are among them."""
+    layers = {
+        name: _copied(value, options)
+        for name, value in init_kwargs.items()
+        if isinstance(value, keras.Layer)
+    }
+    if "encoder" in layers:  # a model takes its dtype from the encoder
+        return init_kwargs | layers
+    return init_kwargs | layers | options
+
+
+def _copied(layer, options):
+    copy = type(layer).from_config(layer.get_config() | options)
+    if layer.built:
+        copy.build(None)
+        copy.set_weights(layer.get_weights())
+    return copy

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -237,7 +237,7 @@ def fit_code(
     return Vector.fit(column) if kind == "vector" else Number.fit(column, date=kind == "date")
 
 
-def code_from_config(kind: Literal[FeatureType], config: dict[str, Any]) -> FeatureCode:
+def code_from_config(kind: FeatureType, config: dict[str, Any]) -> FeatureCode:
     """Returns the code whose attributes are in a dict that has been through JSON."""
     listed = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config.items()

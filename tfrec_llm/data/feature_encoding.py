@@ -57,6 +57,10 @@ class FeatureSpec:
         """Whether the array holds int32 indexes; it holds float32 numbers otherwise."""
         return self.kind in ("categorical", "multi", "text")
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal one, JSON-able."""
+        return dataclasses.asdict(self)
+
 
 class FeatureEncoding:
     """Turns features into arrays; all it knows it has learned of the rows it was fitted on.
@@ -212,6 +216,22 @@ class FeatureEncoding:
         )
 
 
+def feature_specs(
+    features: FeatureEncoding | Sequence[FeatureSpec | Mapping[str, Any]],
+) -> tuple[FeatureSpec, ...]:
+    """Returns the specs of an encoding, or of a list of specs or of their configs.
+
+    Raises:
+        ValueError: If there is none, or two have one name.
+    """
+    given = features.specs if isinstance(features, FeatureEncoding) else features
+    specs = tuple(one if isinstance(one, FeatureSpec) else FeatureSpec(**one) for one in given)
+    names = [spec.name for spec in specs]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"Features must have names of their own, one at the least; got {names}.")
+    return specs
+
+
 def missing_features(specs: Sequence[FeatureSpec], count: int) -> dict[str, np.ndarray]:
     """Returns the arrays of `count` rows of which no feature is known, as `encode` gives them."""
     arrays = {}
@@ -221,6 +241,20 @@ def missing_features(specs: Sequence[FeatureSpec], count: int) -> dict[str, np.n
         if spec.kind in ("numeric", "date"):
             arrays[spec.name][:, 1] = 1.0
     return arrays
+
+
+def known_features(specs: Sequence[FeatureSpec], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns which features are known, bool `[rows, features]`, of what `encode` gave."""
+    known = []
+    for spec in specs:
+        array = np.asarray(arrays[spec.name])
+        if spec.kind == "categorical":
+            known.append(array > 0)
+        elif spec.kind in ("numeric", "date"):
+            known.append(array[:, 1] == 0)
+        else:
+            known.append((array != 0).any(axis=1))
+    return np.stack(known, axis=1)
 
 
 def _plain(code: Any) -> dict[str, Any]:

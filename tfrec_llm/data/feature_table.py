@@ -268,6 +268,35 @@ class FeatureTable:
             for row in self.lookup(ids).select([self.key, *names]).to_pylist()
         ]
 
+    def updated(self, other: "FeatureTable") -> Self:
+        """Returns a table with another's rows, too; of an id in both the other's row counts.
+
+        A feature that only one of them has is missing for the rows of the other.
+
+        Args:
+            other: Such as the rows of new items.
+
+        Raises:
+            DataError: If a feature of both has other types of values in the two.
+            MixedTypeError: If the ids are of different types.
+
+        Example:
+            >>> items = Catalogue(pa.table({"item": ["A13", "B4"], "usd": [43, 28]}))
+            >>> newer = Catalogue(pa.table({"item": ["B4", "C7"], "usd": [25.5, 9.0]}))
+            >>> items.updated(newer).column("usd").to_pylist()
+            [43.0, 25.5, 9.0]
+        """
+        theirs = {self.key: self._index.as_own_type(other.table[other.key])}
+        for name, kind in other.types.items():
+            kind = self.types.get(name, kind)
+            theirs[name] = feature_column(other.table[name], name, kind, separator="|")
+        kept = self.table.filter(pa.array(other._index.positions(self.ids) < 0))
+        try:
+            table = pa.concat_tables([kept, pa.table(theirs)], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"The features of the two tables do not fit: {error}.") from error
+        return type(self)(table, key=self.key, types=other.types | self.types)
+
     def with_vectors(self, name: str, vectors: np.ndarray) -> Self:
         """Returns a table with one more feature, a vector a row, such as of its picture or text.
 

@@ -88,7 +88,7 @@ class CompressedScorer(ModelScorer):
             raise NotFittedError("This Recommender is not fitted: call fit() or load().")
 
         def compressed(layer: Any) -> CompressedTable:
-            vectors = np.asarray(keras.ops.cast(layer.table, "float32"))
+            vectors = np.asarray(keras.ops.cast(layer.all_rows(), "float32"))
             return CompressedTable.of(
                 vectors,
                 kind=kind,

@@ -160,7 +160,7 @@ class CompressedTable(ItemTable):
             "num_exact": self.num_exact,
         }
 
-    def rows(self, items):
+    def rows(self, items, *, training=False):
         if self.kind == "product":
             codes = ops.cast(ops.take(self.codes, items, axis=0), "int32")
             part = ops.arange(self.num_codes, dtype="int32") * _CENTROIDS

@@ -16,8 +16,8 @@ def table_rows(table, indexes):
 
     TensorFlow's own gradient lists a row once for each use, and Keras'
     optimizers that square gradients then step too far: Adam and Adagrad about
-    twice where a row is used twice. For an optimizer that adds up repeated
-    rows itself a `RowTable` has TensorFlow's own.
+    twice where a row is used twice. `trained_rows` has TensorFlow's own for
+    optimizers that add up repeated rows.
 
     Args:
         table: Float tensor or variable `[items, emb_dim]`, or a `RowTable`.
@@ -77,28 +77,35 @@ def sparse_row_gradients_active() -> bool:
 
 
 class RowTable:
-    """A trained table of which only rows are read, so that its gradient is of rows; on TensorFlow.
+    """A table of which only rows are read, so that nothing is computed of its size.
+
+    Args:
+        read: Returns the rows `[..., emb_dim]` of an integer tensor of any
+            shape.
+        shape: Number of rows and their width.
+
+    Attributes:
+        shape: As given.
+    """
+
+    def __init__(self, read: Callable[[Any], Any], shape: tuple[int, int]):
+        self.rows = read
+        self.shape = shape
+
+
+def trained_rows(variable, indexes):
+    """Returns rows of a trained table with the gradient that is in force.
+
+    That is `table_rows`' own, or one of the rows alone while
+    `sparse_row_gradients` lasts.
 
     Args:
         variable: Keras variable `[items, emb_dim]`.
-        transform: What is done to rows that were taken, such as scaling to
-            length one.
-
-    Attributes:
-        shape: Of the variable.
-        dtype: Of the variable.
+        indexes: Integer tensor of any shape.
     """
+    if not sparse_row_gradients_active():
+        return table_rows(variable, indexes)
+    import tensorflow as tf
 
-    def __init__(self, variable: Any, transform: Callable[[Any], Any] | None = None):
-        self.variable = variable
-        self.transform = transform
-        self.shape = variable.shape
-        self.dtype = variable.dtype
-
-    def rows(self, indexes):
-        """Returns rows; see `table_rows`."""
-        import tensorflow as tf
-
-        # Of the variable itself: its value would be a copy of all rows, once single ones changed.
-        rows = tf.gather(self.variable.value, indexes)
-        return rows if self.transform is None else self.transform(rows)
+    # Of the variable itself: its value would be a copy of all rows, once single ones changed.
+    return tf.gather(variable.value, indexes)

@@ -20,6 +20,9 @@ from tfrec_llm.training.update_order import keep_update_order
 
 SIMILARITIES = ("dot", "cosine")
 
+# A score that no item can make up for; float16 holds it, too.
+_NEVER = -1e4
+
 
 class BehaviorModel(keras.Model):
     """Template of models that predict items from histories.
@@ -75,6 +78,11 @@ class BehaviorModel(keras.Model):
         self.temperature = temperature
         self.output_embedding = output_embedding
         if not tie_embeddings and output_embedding is None:
+            if getattr(encoder.item_embedding, "features", None) is not None:
+                raise ValueError(
+                    "The encoder reads items by features, so the second table needs them, too: "
+                    "pass output_embedding=ItemEmbedding(..., features=FeatureLookup(...))."
+                )
             self.output_embedding = ItemEmbedding(
                 encoder.vocab_size, encoder.emb_dim, dtype="float32", name="output_embedding"
             )
@@ -82,13 +90,15 @@ class BehaviorModel(keras.Model):
 
     @property
     def table(self):
-        """Float variable `[vocab_size, emb_dim]`: the vectors that items are scored by."""
+        """Float variable `[vocab_size, emb_dim]`: the vectors of ids that items are scored by.
+
+        Where items have features, these are not in it; `item_vectors` are whole.
+        """
         return self.output_layer.table
 
     def vectors_of(self, items):
         """Returns `item_vectors` of some items, an integer tensor of any shape."""
-        vectors = ops.cast(self.output_layer(items), "float32")
-        return unit_length(vectors) if self.similarity == "cosine" else vectors
+        return self._scored_by(self.output_layer.rows(items))
 
     @property
     def output_layer(self):
@@ -97,8 +107,11 @@ class BehaviorModel(keras.Model):
 
     @property
     def item_vectors(self):
-        """Float tensor `[vocab_size, emb_dim]`: `table`, at length one where that is the way."""
-        return unit_length(self.table) if self.similarity == "cosine" else self.table
+        """Float tensor `[vocab_size, emb_dim]`: what items are scored by.
+
+        That is their vectors, with what their features add, at length one where that is the way.
+        """
+        return self._scored_by(self.output_layer.all_rows())
 
     def build(self, inputs_shape=None):
         if not self.encoder.built:
@@ -193,14 +206,42 @@ class BehaviorModel(keras.Model):
         weights = ops.cast(ops.cast(y, "int32") >= NUM_RESERVED, "float32")
         if sample_weight is not None:
             weights = weights * ops.cast(sample_weight, "float32")
-        if sparse_row_gradients_active():
-            items = RowTable(self.table, unit_length if self.similarity == "cosine" else None)
-        else:
-            items = self.item_vectors
+        layer = self.output_layer
+        if layer.seen is not None:
+            # What training has not seen is no negative: it would learn to be one.
+            weights = weights * ops.take(layer.seen[:, 0], ops.cast(y, "int32"), axis=0)
+            y_pred = ops.concatenate([y_pred, ops.ones_like(y_pred[..., :1])], axis=-1)
+        items = self._candidates(training)
         loss = self.loss(y, y_pred, items, weights, first_item=NUM_RESERVED)
         for extra in self.losses:
             loss = loss + ops.cast(extra, loss.dtype)
         return loss
+
+    def _candidates(self, training):
+        """Returns the item table for the loss, of which only rows are read where that is cheaper.
+
+        Where not all items are seen, rows have one more number, which the hidden states meet with
+        a one: 0, or what makes a score too low to count.
+        """
+        layer = self.output_layer
+
+        def completed(rows, seen):
+            rows = self._scored_by(rows)
+            if seen is None:
+                return rows
+            return ops.concatenate([rows, (1.0 - seen) * _NEVER], axis=-1)
+
+        def read(items):
+            seen = None if layer.seen is None else ops.take(layer.seen, items, axis=0)
+            return completed(layer.rows(items, training=training), seen)
+
+        if sparse_row_gradients_active() or (layer.seen is not None and self.loss.takes_rows):
+            width = layer.emb_dim if layer.seen is None else layer.emb_dim + 1
+            return RowTable(read, (layer.vocab_size, width))
+        return completed(layer.all_rows(training=training), layer.seen)
+
+    def _scored_by(self, vectors):
+        return unit_length(vectors) if self.similarity == "cosine" else vectors
 
     def compute_output_spec(self, inputs, training=None):
         rows = inputs["items"].shape[0]
