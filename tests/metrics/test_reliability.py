@@ -75,6 +75,22 @@ def test_equal_probabilities_share_a_bin():
     assert calibration_error(labels, np.full(90, 1 / 3)) == pytest.approx(0)
 
 
+def test_bins_that_cannot_be_equal_differ_by_one_pair():
+    weight = reliability_bins(np.arange(100) % 2, np.linspace(0, 1, 100), bins=15).weight
+    assert sorted(weight) == [6] * 5 + [7] * 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_bin_is_small_beside_large_groups_of_equal_probability(seed):
+    rng = np.random.default_rng(seed)
+    groups = rng.choice([0.1, 0.2, 0.3, 0.301, 0.9], 1000, p=[0.4, 0.01, 0.3, 0.27, 0.02])
+    probabilities = np.where(rng.random(1000) < 0.05, rng.random(1000), groups)
+    bins = reliability_bins(rng.random(1000) < probabilities, probabilities, bins=15)
+    assert bins.weight.min() >= 1000 / 15 / 2
+    assert bins.weight.sum() == 1000
+    assert (np.diff(bins.probability) > 0).all()
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_error_by_chance_is_what_a_perfect_model_has_on_average(weighted):
     rng = np.random.default_rng(0)

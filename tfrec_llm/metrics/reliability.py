@@ -60,8 +60,9 @@ def calibration_error(
         probabilities: Float `[n]`.
         bins: How many, 1 or more.
         binning: `"mass"` for bins of equally many pairs, which tell apart the small
-            probabilities that rare clicks have; `"width"` for equal parts of 0..1, a value on a
-            border lying in the lower one. Equal probabilities are always in one bin.
+            probabilities that rare clicks have; fewer bins where many pairs are of equal
+            probability, as those are always in one. `"width"` for equal parts of 0..1, a value on
+            a border lying in the lower one.
         weights: Float `[n]`, 0 or more; None for equal ones.
 
     Raises:
@@ -127,7 +128,21 @@ def bin_places(
     if binning != "mass":
         raise ValueError(f'binning must be "mass" or "width", not {binning!r}.')
     _, values = np.unique(probabilities, return_inverse=True)
-    masses = np.bincount(values, weights)
-    # A value lies where the middle of its mass lies.
-    middles = (np.cumsum(masses) - 0.5 * masses) / masses.sum()
-    return np.minimum((bins * middles).astype(np.int64), bins - 1)[values]
+    return _parts_of_equal_mass(np.bincount(values, weights), bins)[values]
+
+
+def _parts_of_equal_mass(masses: np.ndarray, bins: int) -> np.ndarray:
+    """Returns the int64 part of every mass, from 0; a part ends where it has its share."""
+    ends = np.cumsum(masses)
+    total = float(ends[-1])
+    least = 0.5 * total / bins
+    starts, done = [0], 0.0
+    for left in range(bins, 1, -1):
+        # Large masses leave less to share out; what has been rounded must not count as short.
+        share = max((total - done) / left, least) * (1.0 - 1e-12)
+        last = int(np.searchsorted(ends, done + share))
+        if last >= len(ends) or total - ends[last] < least:
+            break
+        starts.append(last + 1)
+        done = float(ends[last])
+    return np.searchsorted(starts, np.arange(len(masses)), side="right") - 1
