@@ -288,7 +288,7 @@ def next_batches(
         vocabulary: Of a log's items; None makes one of the log.
         **options: Of `PackedBatches`.
     """
-    return PackedBatches(_sequences(data, vocabulary), NextBehavior(), **options)
+    return PackedBatches(sequences_of(data, vocabulary), NextBehavior(), **options)
 
 
 def masked_batches(
@@ -309,7 +309,7 @@ def masked_batches(
         **options: Of `PackedBatches`.
     """
     objective = MaskedBehavior(mask_rate=mask_rate, newest_rate=newest_rate)
-    return PackedBatches(_sequences(data, vocabulary), objective, **options)
+    return PackedBatches(sequences_of(data, vocabulary), objective, **options)
 
 
 def padded_batches(
@@ -322,10 +322,11 @@ def padded_batches(
         vocabulary: Of a log's items; None makes one of the log.
         **options: Of `PaddedBatches`.
     """
-    return PaddedBatches(_sequences(data, vocabulary), **options)
+    return PaddedBatches(sequences_of(data, vocabulary), **options)
 
 
-def _sequences(data: BehaviorLog | UserSequences, vocabulary: Vocabulary | None) -> UserSequences:
+def sequences_of(data: BehaviorLog | UserSequences, vocabulary: Vocabulary | None) -> UserSequences:
+    """Returns sequences as they are, and those of a log; its own vocabulary where None is given."""
     if isinstance(data, UserSequences):
         return data
     return UserSequences.from_log(data, vocabulary or Vocabulary.fit(data.item))

@@ -8,6 +8,7 @@ from tfrec_llm.models.collaborative_filtering import (
     MatrixFactorization,
     NeuralCollaborativeFiltering,
 )
+from tfrec_llm.models.contrastive_model import ContrastiveModel
 from tfrec_llm.models.conversion_model import ConversionModel
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.multi_task_model import MultiTaskModel
@@ -20,6 +21,7 @@ __all__ = [
     "BehaviorEncoder",
     "BehaviorModel",
     "ClickModel",
+    "ContrastiveModel",
     "ConversionModel",
     "MaskedBehaviorModel",
     "MatrixFactorization",
