@@ -124,8 +124,8 @@ def test_campaigns_are_described_by_what_their_coupons_are_for(journey):
         "type": "Type A",
         "start": pd.Timestamp("2017-03-01"),
         "days": 40,
-        "coupons": 2,
-        "products": 3,
+        "num_coupons": 2,
+        "num_products": 3,
         "departments": ["MEAT", "DAIRY"],
         "categories": ["BEEF", "MILK"],
     }

@@ -109,7 +109,7 @@ def _read_campaigns(folder: Path) -> Catalogue:
     counts = coupons.group_by("candidate").aggregate(
         [("coupon", "count_distinct"), ("item", "count_distinct")]
     )
-    counts = counts.rename_columns(["item", "coupons", "products"])
+    counts = counts.rename_columns(["item", "num_coupons", "num_products"])
     words = _read(folder, "products", _PRODUCTS).select(["item", "department", "category"])
     pairs = coupons.group_by(["candidate", "item"], use_threads=False).aggregate([])
     described = pairs.join(words, "item", join_type="left outer", use_threads=False)
