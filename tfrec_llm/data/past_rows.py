@@ -1,6 +1,14 @@
 """What lay before a moment, for many keys and moments at once."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+from tfrec_llm.data.row_numbers import stable_order
+from tfrec_llm.errors import DataError
+
+if TYPE_CHECKING:
+    from tfrec_llm.data.behavior_log import BehaviorLog
 
 
 class PastRows:
@@ -23,12 +31,18 @@ class PastRows:
     """
 
     def __init__(self, keys: np.ndarray, times: np.ndarray):
-        self._moments = np.unique(times)
+        by_time = None
+        if (times[1:] < times[:-1]).any():
+            by_time = np.argsort(times, kind="stable")
+            keys, times = keys[by_time], times[by_time]
+        is_new = np.append(True, times[1:] != times[:-1])[: len(times)]
+        self._moments = times[is_new]
         # A key has one more place than there are moments: that after the last of them.
         self._places = len(self._moments) + 1
-        codes = keys * self._places + np.searchsorted(self._moments, times)
-        self.order = np.argsort(codes, kind="stable")
-        self._codes = codes[self.order]
+        keys = np.maximum(keys, -1)
+        order = stable_order(keys + 1, int(keys.max(initial=-1)) + 2)
+        self._codes = (keys * self._places + np.cumsum(is_new) - 1)[order]
+        self.order = order if by_time is None else by_time[order]
 
     def before(self, keys: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finds each key's rows of an earlier time; those of the very time are not among them.
@@ -44,3 +58,15 @@ class PastRows:
         starts = np.searchsorted(self._codes, first)
         ends = np.searchsorted(self._codes, first + np.searchsorted(self._moments, times))
         return starts, np.where(keys < 0, starts, ends)
+
+
+def require_same_clock(log: "BehaviorLog") -> None:
+    """Raises DataError if the times of a log and of its history are of different types."""
+    if log.history is None:
+        return
+    kinds = [one.table["time"].type for one in (log, log.history)]
+    if kinds[0] != kinds[1]:
+        raise DataError(
+            f"The times of the log are {kinds[0]}, those of its history {kinds[1]}, so none is "
+            "before another. Convert one of them."
+        )

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from tfrec_llm.data.behavior_log import BehaviorLog
 from tfrec_llm.data.columns import time_column
+from tfrec_llm.data.past_rows import require_same_clock
 from tfrec_llm.errors import DataError, EmptyLogError
 
 
@@ -234,13 +235,9 @@ def impression_split(
         raise ValueError(f"valid_from {valid_from} is later than test_from {test_from}.")
     part = (times >= first).astype(np.int8) + (times >= second)
     _require_parts(part)
+    require_same_clock(log)
     early = late = None
     if log.history is not None:
-        if log.history.table["time"].type != log.table["time"].type:
-            raise DataError(
-                f"The times of the log are {log.table['time'].type}, those of its history "
-                f"{log.history.table['time'].type}. Convert one of them."
-            )
         known = log.history.times()
         early, late = log.history.take(known < first), log.history.take(known < second)
     return Split(
