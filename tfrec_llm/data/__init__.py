@@ -28,7 +28,7 @@ _MODULES = {
     "PackedBatches": "batches",
     "PaddedBatches": "batches",
     "PairBatches": "pair_batches",
-    "RankingBatches": "ranking_batches",
+    "RankingBatches": "impression_batches",
     "Sessions": "sessions",
     "ShopSimulator": "simulator",
     "Split": "splits",
@@ -56,7 +56,7 @@ _MODULES = {
     "random_split": "splits",
     "sample_negatives": "negative_sampling",
     "reorder": "augmentation",
-    "ranking_batches": "ranking_batches",
+    "ranking_batches": "impression_batches",
     "split_sessions": "sessions",
     "temporal_split": "splits",
 }

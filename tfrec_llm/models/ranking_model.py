@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrec_llm.data.ranking_batches import RankingBatches
+from tfrec_llm.data.impression_batches import RankingBatches
 from tfrec_llm.data.vocabulary import MASK, PADDING
 from tfrec_llm.layers.interest_attention import InterestAttention
 from tfrec_llm.layers.item_contents import ItemContents

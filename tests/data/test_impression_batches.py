@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import tfrec_llm
 from tfrec_llm.data import BehaviorLog, UserSequences, Vocabulary
-from tfrec_llm.data.ranking_batches import RankingBatches, behaviors_before, ranking_batches
+from tfrec_llm.data.impression_batches import RankingBatches, behaviors_before, ranking_batches
 from tfrec_llm.data.vocabulary import MASK
 from tfrec_llm.errors import DataError, EmptyLogError
 
@@ -154,6 +155,11 @@ def clicks():
     )
     log = BehaviorLog.from_pandas(shown, label="label", context=["bought"])
     return BehaviorLog(log.table, history=history)
+
+
+def test_the_function_is_found_beside_the_class():
+    assert tfrec_llm.data.RankingBatches is RankingBatches
+    assert tfrec_llm.data.ranking_batches is ranking_batches
 
 
 def test_an_impression_log_becomes_batches(clicks):

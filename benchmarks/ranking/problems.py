@@ -1,0 +1,127 @@
+"""The impression logs that are ranked, and what models read of them."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfrec_llm.baselines import ImpressionFeatures
+from tfrec_llm.data import (
+    BehaviorLog,
+    Catalogue,
+    Split,
+    Vocabulary,
+    impression_split,
+    load_coupons,
+    load_impressions,
+)
+
+
+@dataclass
+class Problem:
+    """Impressions, cut in time, for floors and for models.
+
+    Attributes:
+        split: Impressions as they are, for the floors.
+        readable: The same with the histories that models read.
+        counted: Makes the hand-made features of the floors.
+        candidate_features: Columns of the candidates' catalogue that models read.
+        user_features: Columns of the users.
+        context: Columns of the impressions.
+        contents: Where candidates are no items of the histories but about some: the columns
+            `candidate` and `item`.
+        max_length: Newest behaviours that are read.
+        min_count: Items of the histories that are rarer become unknown.
+        pre_training: Epochs over all behaviours before the test.
+    """
+
+    split: Split
+    readable: Split
+    counted: ImpressionFeatures
+    candidate_features: list[str]
+    user_features: list[str]
+    context: list[str]
+    contents: pa.Table | None = None
+    max_length: int = 200
+    min_count: int = 1
+    pre_training: int = 30
+
+    @property
+    def behaviors(self) -> BehaviorLog:
+        """All behaviours before the first test impression, to pre-train on."""
+        history = self.readable.valid.history
+        assert history is not None
+        return history
+
+    @property
+    def candidate_catalogue(self) -> Catalogue:
+        """What is known of the candidates."""
+        catalogue = self.split.train.catalogue
+        assert catalogue is not None
+        return catalogue
+
+    def item_vocabulary(self) -> Vocabulary:
+        """Returns the items of the histories, those of pre-training."""
+        return Vocabulary.fit(self.behaviors.item, min_count=self.min_count)
+
+
+def problem(name: str) -> Problem:
+    """Returns a problem by name."""
+    return PROBLEMS[name]()
+
+
+def _completejourney() -> Problem:
+    """Which mailed household redeems a coupon.
+
+    Models read kinds of products (category and type), each once a basket: a campaign is about
+    thousands of products, most of which a household never met.
+    """
+    log = load_impressions("completejourney")
+    assert log.history is not None
+    products = log.history.catalogue
+    assert products is not None
+    words = [pc.fill_null(products.column(name), "") for name in ("category", "type")]
+    kinds = pc.binary_join_element_wise(*words, "/").combine_chunks()
+
+    def kinds_of(items: pa.ChunkedArray) -> pa.Array:
+        return kinds.take(pc.index_in(items, value_set=products.ids))
+
+    def readable(part: BehaviorLog) -> BehaviorLog:
+        assert part.history is not None
+        bought = part.history.table.select(["user", "time"])
+        bought = bought.append_column("item", kinds_of(part.history.item))
+        once = bought.group_by(["user", "time", "item"], use_threads=False).aggregate([])
+        return BehaviorLog(
+            part.table, catalogue=part.catalogue, users=part.users, history=BehaviorLog(once)
+        )
+
+    coupons = load_coupons()
+    about = pa.table({"candidate": coupons["candidate"], "item": kinds_of(coupons["item"])})
+    split = impression_split(log, test_from="2017-10-30")
+    return Problem(
+        split=split,
+        readable=Split(*(readable(part) for part in (split.train, split.valid, split.test))),
+        counted=ImpressionFeatures(amounts=["sales_value"], contents=coupons),
+        candidate_features=["type", "days", "coupons", "products", "departments"],
+        user_features=["age", "income", "household_size", "household_comp", "kids_count"],
+        context=["mailings_before", "redemptions_before", "days_since_redemption"],
+        contents=about,
+        min_count=20,
+        pre_training=8,
+    )
+
+
+def _ml_100k() -> Problem:
+    """Four and five stars, or fewer."""
+    split = impression_split(load_impressions("ml-100k"), valid=0.1, test=0.2)
+    return Problem(
+        split=split,
+        readable=split,
+        counted=ImpressionFeatures(),
+        candidate_features=["year", "genres"],
+        user_features=["age", "gender", "occupation"],
+        context=[],
+    )
+
+
+PROBLEMS = {"completejourney": _completejourney, "ml-100k": _ml_100k}

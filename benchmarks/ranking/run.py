@@ -1,0 +1,297 @@
+"""Clicks and conversions from few labels and many: floors, from scratch, pre-trained.
+
+    python benchmarks/ranking/run.py completejourney [--seeds 0 1 2] [--shares 0.01 0.1 1.0]
+
+For every seed and share of the labels: gradient boosting and logistic regression on hand-made
+features; the plain model of a user's states and an item's vector; the full ranking model from
+scratch; the same, pre-trained on all behaviours before the test; and its blend with the floors.
+All choices are made on validation. Replaces results/DATA.json after every share.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1]))
+import keras
+import numpy as np
+from problems import PROBLEMS, Problem, problem
+from reporting import machine, write
+
+from tfrec_llm import Recommender
+from tfrec_llm.baselines import ClickFloor
+from tfrec_llm.data import BehaviorLog, FeatureEncoding, RankingBatches, Vocabulary, ranking_batches
+from tfrec_llm.evaluation import evaluate_probabilities
+from tfrec_llm.layers import (
+    FeatureEmbedding,
+    FeatureLookup,
+    ItemContents,
+    ItemEmbedding,
+    UserEmbedding,
+)
+from tfrec_llm.models import ClickModel
+from tfrec_llm.training import freeze, unfreeze
+
+HERE = Path(__file__).parent
+METRICS = ("auc", "grouped_auc", "log_loss", "calibration_error")
+EMB_DIM = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=list(PROBLEMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
+    parser.add_argument("--epochs", type=int, default=40, help="most epochs of the ranking models")
+    parser.add_argument("--pre-training", type=int, help="epochs, instead of the problem's")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    arguments = parser.parse_args()
+    asked = problem(arguments.data)
+    if arguments.pre_training is not None:
+        asked.pre_training = arguments.pre_training
+    result: dict[str, Any] = {
+        "data": arguments.data,
+        "machine": machine("tfrec-llm", "keras", "tensorflow", "scikit-learn"),
+        "counts": {
+            name: {"impressions": len(part), "positive": int(truth(part).sum())}
+            for name, part in vars(asked.split).items()
+        },
+        "runs": [],
+    }
+    for seed in arguments.seeds:
+        bench = Bench(asked, seed, arguments.epochs)
+        for share in arguments.shares:
+            result["runs"].append({"seed": seed, "share": share, **bench.measure(share)})
+            result["summary"] = summary(result["runs"])
+            write(arguments.results / f"{arguments.data}.json", result)
+            print(table(result["summary"]))
+
+
+class Bench:
+    """One seed: what is fitted once, and what is measured at each share of the labels."""
+
+    def __init__(self, asked: Problem, seed: int, epochs: int):
+        self.problem = asked
+        self.seed = seed
+        self.epochs = epochs
+        self.vocabulary = asked.item_vocabulary()
+        catalogue = asked.candidate_catalogue
+        self.candidates = self.vocabulary if asked.contents is None else Vocabulary(catalogue.ids)
+        users = asked.split.train.users
+        assert users is not None
+        self.profiles = Vocabulary(users.ids)
+        # Fitted on what is known before the test: the candidates and users of the training part.
+        shown = catalogue.lookup(Vocabulary.fit(asked.split.train.item).ids)
+        self.item_encoding = FeatureEncoding.fit(
+            shown.select(asked.candidate_features), columns=asked.candidate_features
+        )
+        self.user_encoding = FeatureEncoding.fit(users, columns=asked.user_features)
+        self.context = (
+            FeatureEncoding.fit(asked.split.train.table, columns=asked.context)
+            if asked.context
+            else None
+        )
+        begin = time.perf_counter()
+        self.pre_trained = self.recommender().fit(
+            asked.behaviors, epochs=asked.pre_training, verbose=2
+        )
+        self.pre_training_seconds = time.perf_counter() - begin
+        self.floors: dict[str, Any] = {}
+
+    def recommender(self) -> Recommender:
+        return Recommender(
+            "next",
+            emb_dim=EMB_DIM,
+            max_length=self.problem.max_length,
+            min_count=self.problem.min_count,
+            dropout=0.3,
+            position_encoding="rotary",
+            windows="random",
+            seed=self.seed,
+        )
+
+    def measure(self, share: float) -> dict[str, Any]:
+        """Returns every model's figures at a share of the labels."""
+        split, readable = self.problem.split, self.problem.readable
+        rng = np.random.default_rng([self.seed, int(1e6 * share)])
+        count = max(20, round(share * len(split.train)))
+        rows = np.sort(rng.permutation(len(split.train))[:count])
+        if truth(split.train)[rows].sum() < 2:
+            raise SystemExit(f"Too few positive labels among {count}.")
+        of_valid: dict[str, np.ndarray] = {}
+        of_test: dict[str, np.ndarray] = {}
+        seconds: dict[str, float] = {}
+
+        def keep(name: str, predict: Any, begin: float) -> None:
+            of_valid[name], of_test[name] = predict(split.valid), predict(split.test)
+            seconds[name] = round(time.perf_counter() - begin, 1)
+            print(f"  {name}: {seconds[name]} s", flush=True)
+
+        for method in ("boosting", "logistic"):
+            begin = time.perf_counter()
+            floor = ClickFloor(method, features=self.problem.counted, seed=self.seed)
+            floor.fit(split.train.take(rows), validation=split.valid, refit=False)
+            keep(f"{method} on counts", floor.predict, begin)
+
+        train, valid = readable.train.take(rows), readable.valid
+        for name, make in (
+            ("states and item", self.plain_model),
+            ("ranking from scratch", self.full_model),
+            ("ranking, pre-trained", lambda: self.full_model(pre_trained=True)),
+        ):
+            begin = time.perf_counter()
+            ways = (False, True) if "pre-trained" in name else (False,)
+            trained = [self.trained(make, train, valid, frozen=frozen) for frozen in ways]
+            model = min(trained, key=lambda one: one[0])[1]
+            parts = {id(split.valid): readable.valid, id(split.test): readable.test}
+            keep(name, lambda part, m=model, p=parts: self.predict(m, p[id(part)]), begin)
+
+        ours = "ranking, pre-trained"
+        for floor in ("boosting on counts", "logistic on counts"):
+            weight = blend_weight(truth(split.valid), of_valid[ours], of_valid[floor])
+            of_test[f"{ours} + {floor}"] = blended(of_test[ours], of_test[floor], weight)
+        return {
+            "labels": count,
+            "positive": int(truth(split.train)[rows].sum()),
+            "seconds": seconds,
+            "pre_training_seconds": round(self.pre_training_seconds, 1),
+            "test": {name: figures(split.test, found) for name, found in of_test.items()},
+        }
+
+    def batches(self, part: BehaviorLog, *, training: bool = False) -> RankingBatches:
+        return ranking_batches(
+            part,
+            self.vocabulary,
+            candidates=self.candidates,
+            profiles=self.profiles,
+            context=self.context,
+            max_length=self.problem.max_length,
+            batch_size=256,
+            histories="shared" if training else "own",
+            shuffle=training,
+            seed=self.seed,
+        )
+
+    def plain_model(self) -> ClickModel:
+        """p = sigmoid(w^T relu(W [H_u ; G_i])), of states and of candidates' own vectors."""
+        encoder = self.recommender().make_model(self.vocabulary.size, 0, "float32").encoder
+        own = None
+        if self.problem.contents is not None:
+            own = ItemEmbedding(self.candidates.size, EMB_DIM)
+        return ClickModel(
+            encoder, candidate_embedding=own, interest=None, product=False, dropout=0.3
+        )
+
+    def full_model(self, pre_trained: bool = False) -> ClickModel:
+        fresh = self.recommender().make_model(self.vocabulary.size, 0, "float32").encoder
+        if pre_trained:
+            fresh.set_weights(self.pre_trained.model.encoder.get_weights())
+        problem = self.problem
+        lookup = FeatureLookup.of(self.item_encoding, problem.candidate_catalogue, self.candidates)
+        own = contents = None
+        if problem.contents is not None:
+            own = ItemEmbedding(self.candidates.size, EMB_DIM, features=lookup, id_dropout=0.5)
+            about = problem.contents
+            contents = ItemContents(
+                self.candidates.size,
+                self.vocabulary.size,
+                candidates=self.candidates.encode(about["candidate"]),
+                items=self.vocabulary.encode(about["item"], on_unknown="unknown"),
+            )
+        users = problem.split.train.users
+        assert users is not None
+        profiles = FeatureLookup.of(self.user_encoding, users, self.profiles)
+        return ClickModel(
+            fresh,
+            candidate_embedding=own,
+            contents=contents,
+            user_embedding=UserEmbedding(
+                self.profiles.size, EMB_DIM, features=profiles, id_dropout=0.5
+            ),
+            context=None if self.context is None else FeatureEmbedding(self.context, EMB_DIM),
+            dropout=0.3,
+        )
+
+    def trained(
+        self, make: Any, train: BehaviorLog, valid: BehaviorLog, *, frozen: bool
+    ) -> tuple[float, ClickModel]:
+        """Returns the best validation loss and the model that reached it."""
+        keras.utils.set_random_seed(self.seed)
+        model = make()
+        model.build()
+        if frozen:
+            freeze(model.encoder)
+        model.compile(keras.optimizers.Adam(1e-3, clipnorm=1.0), weighted_metrics=["auc"])
+        stop = keras.callbacks.EarlyStopping(
+            "val_loss", patience=4, restore_best_weights=True, verbose=0
+        )
+        history = model.fit(
+            self.batches(train, training=True),
+            validation_data=self.batches(valid),
+            epochs=self.epochs,
+            callbacks=[stop],
+            verbose=0,
+        ).history
+        unfreeze(model.encoder)
+        return min(history["val_loss"]), model
+
+    def predict(self, model: ClickModel, part: BehaviorLog) -> np.ndarray:
+        return model.predict(self.batches(part))
+
+
+def truth(part: BehaviorLog) -> np.ndarray:
+    return part.column("label").to_numpy()
+
+
+def figures(part: BehaviorLog, probabilities: np.ndarray) -> dict[str, float]:
+    report = evaluate_probabilities(truth(part), probabilities, users=part.user, confidence=None)
+    return {name: float(report[name]) for name in METRICS}
+
+
+def blended(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
+    """Returns the probabilities of a weighted mean of the logits."""
+    logits = [np.log(p) - np.log1p(-p) for p in np.clip([first, second], 1e-6, 1 - 1e-6)]
+    return 1 / (1 + np.exp(-(weight * logits[0] + (1 - weight) * logits[1])))
+
+
+def blend_weight(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the weight of the first with the least log loss."""
+
+    def loss(weight: float) -> float:
+        p = blended(first, second, weight)
+        return float(-np.mean(np.where(labels > 0.5, np.log(p), np.log1p(-p))))
+
+    return min(np.linspace(0, 1, 21), key=loss)
+
+
+def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns means and standard deviations over the seeds, by share and model."""
+    rows = []
+    for share, group in itertools.groupby(
+        sorted(runs, key=lambda run: run["share"]), key=lambda run: run["share"]
+    ):
+        group = list(group)
+        for name in group[0]["test"]:
+            row: dict[str, Any] = {"share": share, "model": name, "seeds": len(group)}
+            for metric in METRICS:
+                values = [run["test"][name][metric] for run in group]
+                row[metric] = statistics.mean(values)
+                row[f"{metric}_deviation"] = statistics.stdev(values) if len(values) > 1 else None
+            rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'labels':>7}  {'model':42}" + "".join(f"{metric:>19}" for metric in METRICS)]
+    for row in rows:
+        cells = "".join(f"{row[metric]:19.4f}" for metric in METRICS)
+        lines.append(f"{row['share']:7.0%}  {row['model']:42}{cells}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
