@@ -24,6 +24,7 @@ _MODULES = {
     "FeatureSpec": "feature_encoding",
     "FeatureTable": "feature_table",
     "ItemAttributes": "attributes",
+    "JointBatches": "joint_batches",
     "KCore": "cleaning_steps",
     "PackedBatches": "batches",
     "PaddedBatches": "batches",

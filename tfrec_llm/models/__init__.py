@@ -10,6 +10,7 @@ from tfrec_llm.models.collaborative_filtering import (
 )
 from tfrec_llm.models.contrastive_model import ContrastiveModel
 from tfrec_llm.models.conversion_model import ConversionModel
+from tfrec_llm.models.joint_model import JointModel
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.multi_task_model import MultiTaskModel
 from tfrec_llm.models.next_behavior_model import NextBehaviorModel
@@ -23,6 +24,7 @@ __all__ = [
     "ClickModel",
     "ContrastiveModel",
     "ConversionModel",
+    "JointModel",
     "MaskedBehaviorModel",
     "MatrixFactorization",
     "MultiTaskModel",
