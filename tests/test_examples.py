@@ -13,12 +13,18 @@ TINY = {
     "keras_fit.py": ["--epochs", "1", "--users", "100"],
     "clean_a_log.py": [],
     "clicks_after_the_documents.py": ["--epochs", "1", "--users", "100"],
+    "click_through.py": ["--clicks", "1000", "--pre-training", "1", "--epochs", "1"],
 }
 SAID = {
     "train_next_behavior.py": ["Markov chain", "a new visitor of A13 and B4", "<Recommender next"],
     "keras_fit.py": ["val_ndcg@10", "The saved model reaches NDCG@10"],
     "clean_a_log.py": ["only_purchases", "item neighbours"],
     "clicks_after_the_documents.py": ["epoch 1: loss", "AUC"],
+    "click_through.py": [
+        "boosting on counts auc",
+        "pre-trained encoder auc",
+        "probabilities: True",
+    ],
 }
 
 

@@ -97,12 +97,18 @@ def _completejourney() -> Problem:
 
     coupons = load_coupons()
     about = pa.table({"candidate": coupons["candidate"], "item": kinds_of(coupons["item"])})
-    split = impression_split(log, test_from="2017-10-30")
+    # From then on all three types of campaign are mailed.
+    split = impression_split(log, valid_from="2017-08-08", test_from="2017-10-30")
     return Problem(
         split=split,
         readable=Split(*(readable(part) for part in (split.train, split.valid, split.test))),
-        counted=ImpressionFeatures(amounts=["sales_value"], contents=coupons),
-        candidate_features=["type", "days", "coupons", "products", "departments"],
+        counted=ImpressionFeatures(
+            amounts=["sales_value", "coupon_discount", "retail_discount"],
+            contents=coupons,
+            related={"departments": "department", "categories": "category"},
+            known={"candidate": ["type", "days", "num_coupons", "num_products"]},
+        ),
+        candidate_features=["type", "days", "num_coupons", "num_products", "departments"],
         user_features=["age", "income", "household_size", "household_comp", "kids_count"],
         context=["mailings_before", "redemptions_before", "days_since_redemption"],
         contents=about,
