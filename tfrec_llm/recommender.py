@@ -1,5 +1,6 @@
 """The short way: a behaviour log in, recommendations out."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from tfrec_llm import baselines
 from tfrec_llm.data.batches import PackedBatches
 from tfrec_llm.data.behavior_log import BehaviorLog
+from tfrec_llm.data.feature_table import Catalogue
 from tfrec_llm.data.objectives import objective_by_name
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
@@ -27,6 +29,7 @@ from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.next_behavior_model import NextBehaviorModel
 from tfrec_llm.optimizers.lazy_adam import LazyAdam
+from tfrec_llm.recommender_features import ItemFeatures, grown_weight, mark_seen
 from tfrec_llm.recommender_training import train
 from tfrec_llm.saved_recommender import read_recommender, write_recommender
 from tfrec_llm.training.schedule import learning_rate_schedule
@@ -75,6 +78,16 @@ class Recommender(Scorer):
             where the hardware multiplies it. Scores are always float32.
         seed: Of weights, packing, masks and dropout. `fit` sets Keras'
             global seed to it.
+        item_features: Names of the catalogue's columns that items are read
+            by beside their ids, or True for all; see `ItemEmbedding`. Items
+            that are alike then share what is learned.
+        new_items: Whether items of the catalogue without any behaviour join
+            the vocabulary, too, to be recommended by their features alone;
+            so do those below `min_count`. Needs `item_features`.
+        feature_options: Of `FeatureEncoding.fit` (`min_count`, `max_values`,
+            `max_words`) and `ItemEncoder` (`num_layers`, `num_heads`,
+            `hid_dim`, `block`, `dropout`), and `id_dropout`, the share of
+            ids left out in training, 0.2 if not given.
         objective_options: Of the objective, such as `{"mask_rate": 0.3}`.
         **options: Further options of `BehaviorEncoder`, such as
             `block="gated"` or `position_encoding="rotary"`; of
@@ -121,6 +134,9 @@ class Recommender(Scorer):
         min_count: int = 1,
         precision: str = "auto",
         seed: int = 0,
+        item_features: bool | Sequence[str] = False,
+        new_items: bool = False,
+        feature_options: dict[str, Any] | None = None,
         objective_options: dict[str, Any] | None = None,
         **options: Any,
     ):
@@ -139,6 +155,9 @@ class Recommender(Scorer):
         self.min_count = min_count
         self.precision = precision
         self.seed = seed
+        self.item_features = item_features
+        self.new_items = new_items
+        self.feature_options = dict(feature_options or {})
         self.objective_options = dict(objective_options or {})
         self.batch_options = {name: options.pop(name) for name in _BATCH if name in options}
         self.model_options = {name: options.pop(name) for name in _MODEL if name in options}
@@ -151,6 +170,12 @@ class Recommender(Scorer):
             **options,
         }
         objective_by_name(objective, **self.objective_options)
+        self._features: ItemFeatures | None = None
+        if item_features:
+            self._features = ItemFeatures(item_features, self.feature_options)
+            self._features.check(emb_dim)
+        elif new_items or self.feature_options:
+            raise ValueError("new_items and feature_options need item_features.")
         # Made once for nothing, so that a misspelt or unfitting option is told here, not in fit.
         self.make_model(NUM_RESERVED + 1, num_behaviors=0, precision="float32")
         self.make_optimizer(num_steps=1)
@@ -185,7 +210,8 @@ class Recommender(Scorer):
             filter_seen: Whether the items of a user's history leave the
                 ranking of `validation`.
             warm_start: Whether to go on from the weights there are; items
-                that are new in `log` join the vocabulary.
+                that are new in `log` join the vocabulary, and the features
+                that its catalogue holds replace those there are.
             checkpoint: File that an interrupted training resumes from; it is
                 written after every epoch and removed at the end.
             callbacks: Further Keras callbacks; `val_ndcg@10` and the like are
@@ -198,15 +224,24 @@ class Recommender(Scorer):
         Raises:
             EmptyLogError: If there is nothing to learn from.
             NullValueError: If a row lacks its user, item or time.
+            DataError: If `item_features` are wanted and there is no catalogue,
+                or one of them has no value for any item of `log`.
             SavedModelError: If `checkpoint` is of another training.
         """
         log.require_complete()
         keras.utils.set_random_seed(self.seed)
-        if warm_start and self.model is not None:
-            self.extend(log.item)
+        goes_on = warm_start and self.model is not None
+        if goes_on:
+            self.extend(log.item, catalogue=log.catalogue)
+            if self.new_items and self.catalogue is not None:
+                self.extend(self.catalogue.ids)
         else:
+            self.model, self.catalogue = None, log.catalogue
             self.vocabulary = Vocabulary.fit(log.item, min_count=self.min_count)
-            self.model = None
+            if self._features is not None:
+                self._features.fit(self.catalogue, self.vocabulary)
+            if self.new_items and self.catalogue is not None:
+                self.vocabulary = self.vocabulary.extend(self.catalogue.ids)
         sequences = UserSequences.from_log(log, self.vocabulary, behaviors=self._kinds())
         batches = PackedBatches(
             sequences,
@@ -220,7 +255,12 @@ class Recommender(Scorer):
             self.model = self.make_model(
                 self.vocabulary.size, len(sequences.behavior_vocabulary), "float32"
             )
-        self.histories, self.catalogue, self._train = sequences, log.catalogue, log
+        if self._features is not None:
+            self._features.put(self.model, self.catalogue, self.vocabulary, NUM_RESERVED)
+            occurs = np.bincount(sequences.items, minlength=self.vocabulary.size)
+            counts = occurs if goes_on else self.vocabulary.counts
+            mark_seen(self.model, counts > 0, only=not goes_on)
+        self.histories, self._train = sequences, log
         self.curve = train(
             self,
             batches,
@@ -296,7 +336,7 @@ class Recommender(Scorer):
 
         self._require_fitted()
         indexes = self.vocabulary.encode(items)
-        vectors = keras.ops.convert_to_numpy(self.model.table)
+        vectors = keras.ops.convert_to_numpy(self.model.item_vectors)
         scores = similarities(vectors, indexes)
         scores[:, :NUM_RESERVED] = -np.inf
         scores[np.arange(len(indexes)), indexes] = -np.inf
@@ -313,33 +353,48 @@ class Recommender(Scorer):
             }
         )
 
-    def extend(self, items: Any) -> "Recommender":
+    def extend(self, items: Any, *, catalogue: Catalogue | None = None) -> "Recommender":
         """Adds new items to the vocabulary; the scores of the old ones stay as they are.
 
-        A new item starts as the mean of all item vectors, a middling item,
-        until `fit(..., warm_start=True)` learns more of it.
+        A new item is scored by its features alone, if the recommender reads
+        `item_features`; else it starts as the mean of all item vectors, a
+        middling item. `fit(..., warm_start=True)` learns more of it.
 
         Args:
             items: Raw ids; those known already change nothing.
+            catalogue: What is known of the new items; its rows join the
+                recommender's catalogue. An item that neither holds has no
+                features.
 
         Returns:
             Itself.
+
+        Raises:
+            DataError: If a feature is of another type than in training.
         """
         self._require_fitted()
         vocabulary = self.vocabulary.extend(items)
-        if vocabulary.size == self.vocabulary.size:
-            return self
+        if catalogue is not None and self.catalogue is not None:
+            catalogue = self.catalogue.updated(catalogue)
+        catalogue = self.catalogue if catalogue is None else catalogue
+        if vocabulary.size > self.vocabulary.size:
+            self.model = self._grown_model(vocabulary, catalogue)
+        self.vocabulary, self.catalogue = vocabulary, catalogue
+        return self
+
+    def _grown_model(self, vocabulary: Vocabulary, catalogue: Catalogue | None) -> Any:
         old = self.model
-        self.model = self.make_model(vocabulary.size, old.encoder.num_behaviors, "float32")
-        for old_weight, new_weight in zip(old.weights, self.model.weights, strict=True):
+        model = self.make_model(vocabulary.size, old.encoder.num_behaviors, "float32")
+        for old_weight, new_weight in zip(old.weights, model.weights, strict=True):
             values = keras.ops.convert_to_numpy(old_weight)
             if old_weight.shape != new_weight.shape:
-                mean = values[NUM_RESERVED:].mean(axis=0, keepdims=True)
-                added = np.repeat(mean, new_weight.shape[0] - len(values), axis=0)
-                values = np.concatenate([values, added])
+                values = grown_weight(
+                    values, new_weight.shape[0], with_features=self._features is not None
+                )
             new_weight.assign(values)
-        self.vocabulary = vocabulary
-        return self
+        if self._features is not None:
+            self._features.put(model, catalogue, vocabulary, self.vocabulary.size)
+        return model
 
     def plot_curve(self, path: str | os.PathLike[str] | None = None) -> "Figure":
         """Draws loss and validation metrics over the epochs.
@@ -383,6 +438,8 @@ class Recommender(Scorer):
         recommender = cls(**config)
         recommender.vocabulary = saved.known.vocabulary
         recommender.model = saved.model
+        if recommender._features is not None:
+            recommender._features.encoding = saved.model.encoder.item_embedding.features.encoding
         assert saved.known.histories is not None
         recommender.histories = saved.known.histories
         recommender.catalogue = saved.known.catalogue
@@ -404,6 +461,11 @@ class Recommender(Scorer):
             "min_count": self.min_count,
             "precision": self.precision,
             "seed": self.seed,
+            "item_features": self.item_features
+            if isinstance(self.item_features, bool)
+            else list(self.item_features),
+            "new_items": self.new_items,
+            "feature_options": self.feature_options,
             "objective_options": self.objective_options,
             **self.batch_options,
             **self.model_options,
@@ -416,10 +478,18 @@ class Recommender(Scorer):
 
     def make_model(self, vocab_size: int, num_behaviors: int, precision: str) -> Any:
         """Returns a new, built model of this recommender's options."""
+        emb_dim = self.encoder_options["emb_dim"]
+        read: dict[str, Any] = {}
+        scored = dict(self.model_options)
+        if self._features is not None and self._features.encoding is not None:
+            embedding = functools.partial(self._features.embedding, vocab_size, emb_dim)
+            read["item_embedding"] = embedding(precision, "item_embedding")
+            if not scored.get("tie_embeddings", True):
+                scored["output_embedding"] = embedding("float32", "output_embedding")
         encoder = BehaviorEncoder(
-            vocab_size, num_behaviors=num_behaviors, dtype=precision, **self.encoder_options
+            vocab_size, num_behaviors=num_behaviors, dtype=precision, **self.encoder_options, **read
         )
-        model = _MODELS[self.objective](encoder, **self.model_options)
+        model = _MODELS[self.objective](encoder, **scored)
         model.build()
         return model
 

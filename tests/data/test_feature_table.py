@@ -287,3 +287,34 @@ def test_the_printed_table_tells_types_and_what_is_missing(items):
         "  title  text",
         "  brand  categorical, 1 missing",
     ]
+
+
+def test_newer_rows_replace_older_ones_and_join_the_rest(items):
+    newer = Catalogue(
+        pa.table(
+            {
+                "item": ["B", "D"],
+                "price": [7, None],
+                "brand": ["Z", "5"],
+                "tags": [["q"], None],
+                "colour": ["red", "blue"],
+            }
+        )
+    )
+    joined = items.updated(newer)
+    assert joined.ids.to_pylist() == ["A", "C", "B", "D"]
+    assert joined.column("price").to_pylist() == [1.5, 3.0, 7.0, None]
+    assert joined.column("title").to_pylist() == ["White blouse", "Blue jeans", None, None]
+    assert joined.column("colour").to_pylist() == [None, None, "red", "blue"]
+    assert joined.types == items.types | {"colour": "categorical"}
+    assert joined.describe("B") == "Z, 7.00, q, red"
+    with pytest.raises(MixedTypeError, match="holds ids of type string"):
+        items.updated(Catalogue(pa.table({"item": [1], "price": [2]})))
+    with pytest.raises(DataError, match="'price' holds values that are no numbers"):
+        items.updated(Catalogue(pa.table({"item": ["E"], "price": ["cheap"]})))
+    zoned = pa.array([datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)])
+    with pytest.raises(DataError, match="features of the two tables do not fit"):
+        items.updated(Catalogue(pa.table({"item": ["E"], "since": zoned})))
+    seen = items.with_vectors("image", VECTORS)
+    with pytest.raises(DataError, match="1 of 4 vectors have another size than the first"):
+        seen.updated(Catalogue(pa.table({"item": ["E"], "image": [[1.0, 2.0]]})))

@@ -45,8 +45,10 @@ class ScoringCopy(keras.callbacks.Callback):
         kept = self.averaging if epoch else 0.0
         if kept:
             held = self.scoring.get_weights()
+            # Indexes, such as those of items' features, are none to average.
             newest = [
-                kept * old + (1.0 - kept) * new for old, new in zip(held, newest, strict=True)
+                kept * old + (1.0 - kept) * new if new.dtype.kind == "f" else new
+                for old, new in zip(held, newest, strict=True)
             ]
         self.scoring.set_weights(newest)
 
