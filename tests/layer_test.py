@@ -15,9 +15,9 @@ def run_layer_test(
     init_kwargs: dict[str, Any],
     inputs: Any,
     *,
-    output_shape: tuple[int, ...],
+    output_shape: tuple[int, ...] | dict[str, tuple[int, ...]],
     mixed_dtype: str = "bfloat16",
-    training_batch: tuple[Any, np.ndarray] | None = None,
+    training_batch: tuple[Any, ...] | None = None,
 ) -> None:
     """Puts a layer through all that Keras and its users do with it.
 
@@ -29,10 +29,10 @@ def run_layer_test(
         layer_class: What is tested.
         init_kwargs: Arguments of its constructor, without dropout at the most.
         inputs: Array or dict of arrays for one argument, tuple of them for several.
-        output_shape: Of the output for these inputs.
-        mixed_dtype: Dtype of the output in mixed_bfloat16.
-        training_batch: Inputs and targets of a model with a loss of its own; other layers are
-            trained to give random values.
+        output_shape: Of the output for these inputs; by name where there are several.
+        mixed_dtype: Dtype of the output in mixed_bfloat16; indexes are int32 always.
+        training_batch: Inputs, targets and perhaps weights of a model with a loss of its own;
+            other layers are trained to give random values.
     """
     keras.utils.set_random_seed(0)
     several = isinstance(inputs, tuple)
@@ -46,19 +46,21 @@ def run_layer_test(
     # Zero biases and near-zero kernels would hide what a weight does.
     rng = np.random.default_rng(0)
     layer.set_weights([_shaken(weight, rng) for weight in layer.get_weights()])
-    output = layer(*tensors)
-    assert tuple(output.shape) == output_shape
-    assert keras.backend.standardize_dtype(output.dtype) == "float32"
-    expected = ops.convert_to_numpy(output)
-    assert np.isfinite(expected).all()
+    shapes = _named(output_shape)
+    output = _named(layer(*tensors))
+    assert {name: tuple(values.shape) for name, values in output.items()} == shapes
+    assert _dtypes(output) <= {"float32", "int32"}
+    expected = _numpy(output)
+    assert all(np.isfinite(values).all() for values in expected.values())
 
     # Built from symbolic inputs only, it is the same layer once it has the same weights.
     symbolic = tuple(_symbolic(argument) for argument in arguments)
     fresh = layer_class(**_anew(init_kwargs))
     spec = fresh(*symbolic)
-    assert spec.dtype == "float32"
-    assert len(spec.shape) == len(output_shape)
-    assert all(a in (None, b) for a, b in zip(spec.shape, output_shape, strict=True))
+    for name, symbol in _named(spec).items():
+        assert symbol.dtype == keras.backend.standardize_dtype(output[name].dtype)
+        assert len(symbol.shape) == len(shapes[name])
+        assert all(a in (None, b) for a, b in zip(symbol.shape, shapes[name], strict=True))
     assert [w.shape for w in fresh.weights] == [w.shape for w in layer.weights]
     fresh.set_weights(layer.get_weights())
     model = keras.Model(list(symbolic) if several else symbolic[0], spec)
@@ -67,12 +69,18 @@ def run_layer_test(
     before = [ops.convert_to_numpy(weight) for weight in fresh.trainable_weights]
     if training_batch is None:
         model.compile(keras.optimizers.SGD(0.5), "mse")
-        trained, (x, y) = model, (data, rng.normal(size=output_shape))
+        y = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        y = y if isinstance(output_shape, dict) else y["output"]
+        trained, batch = model, (data, y, None)
     else:
         fresh.compile(keras.optimizers.SGD(0.5))
-        trained, (x, y) = fresh, training_batch
-    np.testing.assert_allclose(trained.predict(data, verbose=0), expected, atol=1e-5)
-    loss = trained.fit(x, y, batch_size=len(y), verbose=0).history["loss"][0]
+        trained, batch = fresh, (*training_batch, None)
+    for name, values in _named(trained.predict(data, verbose=0)).items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-5)
+    x, y, weights = batch[:3]
+    rows = len(tree.flatten(y)[0])
+    history = trained.fit(x, y, batch_size=rows, sample_weight=weights, verbose=0).history
+    loss = history["loss"][0]
     assert np.isfinite(loss)
     for weight, old in zip(fresh.trainable_weights, before, strict=True):
         new = ops.convert_to_numpy(weight)
@@ -84,18 +92,32 @@ def run_layer_test(
         loaded = keras.models.load_model(os.path.join(folder, "model.keras"))
     # The optimizer is part of what was saved: training goes on where it was.
     assert int(loaded.optimizer.iterations) == bool(fresh.trainable_weights)
-    after = ops.convert_to_numpy(fresh(*tensors))
-    again = loaded(list(tensors) if several else tensors[0])
-    np.testing.assert_allclose(ops.convert_to_numpy(again), after, atol=1e-6)
+    after = _numpy(_named(fresh(*tensors)))
+    again = _numpy(_named(loaded(list(tensors) if several else tensors[0])))
+    for name, values in again.items():
+        np.testing.assert_allclose(values, after[name], atol=1e-6)
 
     mixed = layer_class(**_anew(init_kwargs, dtype="mixed_bfloat16"))
-    half = mixed(*tensors)
-    assert keras.backend.standardize_dtype(half.dtype) == mixed_dtype
+    assert _dtypes(_named(mixed(*tensors))) <= {mixed_dtype, "int32"}
     assert {weight.dtype for weight in mixed.trainable_weights} <= {"float32"}
     mixed.set_weights(layer.get_weights())
-    half = ops.convert_to_numpy(ops.cast(mixed(*tensors), "float32"))
-    scale = np.abs(expected).max()
-    assert np.abs(half - expected).max() < 0.05 * scale
+    for name, values in _named(mixed(*tensors)).items():
+        half = ops.convert_to_numpy(ops.cast(values, "float32"))
+        scale = np.abs(expected[name]).max()
+        assert np.abs(half - expected[name]).max() <= 0.05 * scale
+
+
+def _named(output):
+    """Outputs by name, also where there is but one."""
+    return output if isinstance(output, dict) else {"output": output}
+
+
+def _numpy(output):
+    return {name: ops.convert_to_numpy(values) for name, values in output.items()}
+
+
+def _dtypes(output):
+    return {keras.backend.standardize_dtype(values.dtype) for values in output.values()}
 
 
 def _check_config(layer, init_kwargs):

@@ -1,5 +1,7 @@
 """Layers that read features: embedding, look-up, item encoder, and embeddings with features."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pyarrow as pa
@@ -52,6 +54,15 @@ def test_feature_embedding_is_a_sound_keras_layer():
 def test_item_encoder_is_a_sound_keras_layer(options):
     options = {"specs": ENCODING.specs, "emb_dim": 4, **options}
     run_layer_test(ItemEncoder, options, ARRAYS, output_shape=(4, 4))
+
+
+def test_feature_lookup_is_a_sound_keras_layer():
+    items = np.array([[3, 4, 5], [6, 0, 7]], np.int32)
+    # Keras makes a scope of the name of each output, which takes no spaces.
+    specs = [dataclasses.replace(spec, name=spec.name[-5:]) for spec in ENCODING.specs]
+    shapes = {spec.name: (2, 3, *spec.shape) for spec in specs}
+    options = {"features": specs, "vocab_size": 8}
+    run_layer_test(FeatureLookup, options, items, output_shape=shapes, mixed_dtype="float32")
 
 
 def test_embeddings_with_features_are_sound_keras_layers():

@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "AttributeBatches": "attribute_batches",
     "BehaviorLog": "behavior_log",
     "MaskedBehavior": "objectives",
     "NegativeSample": "negative_sampling",

@@ -99,8 +99,11 @@ class ItemEncoder(keras.layers.Layer):
         super().build(features_shape)
 
     def call(self, features, training=None):
-        hidden = ops.mean(self.hidden(features, training=training), axis=-2)
-        return self.output_map(hidden)
+        return self.vector(self.hidden(features, training=training))
+
+    def vector(self, hidden):
+        """Returns the vector `[..., emb_dim]` of the tokens that `hidden` gave."""
+        return self.output_map(ops.mean(hidden, axis=-2))
 
     def hidden(self, features, training=None):
         """Returns the encoded token of every feature, float `[..., num_features, emb_dim]`.

@@ -11,6 +11,7 @@ from tfrec_llm.models.collaborative_filtering import (
 from tfrec_llm.models.contrastive_model import ContrastiveModel
 from tfrec_llm.models.conversion_model import ConversionModel
 from tfrec_llm.models.joint_model import JointModel
+from tfrec_llm.models.masked_attribute_model import MaskedAttributeModel
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.multi_task_model import MultiTaskModel
 from tfrec_llm.models.next_behavior_model import NextBehaviorModel
@@ -25,6 +26,7 @@ __all__ = [
     "ContrastiveModel",
     "ConversionModel",
     "JointModel",
+    "MaskedAttributeModel",
     "MaskedBehaviorModel",
     "MatrixFactorization",
     "MultiTaskModel",
