@@ -36,8 +36,9 @@ class BehaviorEncoder(keras.Model):
         causal: Whether a behaviour sees only those before it. None leaves it
             to the objective: `NextBehaviorModel` sets True,
             `MaskedBehaviorModel` False.
-        item_embedding: Layer that gives the items' vectors in place of an
-            `ItemEmbedding`, such as a `CompressedTable`.
+        item_embedding: Layer that gives the items' vectors, such as an
+            `ItemEmbedding` with features or a `CompressedTable`; None makes
+            an `ItemEmbedding` of indexes alone.
 
     Call arguments:
         inputs: Batch, a dict of integer tensors `[rows, length]`: `items`,
