@@ -83,8 +83,9 @@ def _completejourney() -> Problem:
     words = [pc.fill_null(products.column(name), "") for name in ("category", "type")]
     kinds = pc.binary_join_element_wise(*words, "/").combine_chunks()
 
-    def kinds_of(items: pa.ChunkedArray) -> pa.Array:
-        return kinds.take(pc.index_in(items, value_set=products.ids))
+    def kinds_of(items: pa.ChunkedArray) -> pa.ChunkedArray:
+        # A few products are in no catalogue.
+        return pc.fill_null(kinds.take(pc.index_in(items, value_set=products.ids)), "/")
 
     def readable(part: BehaviorLog) -> BehaviorLog:
         assert part.history is not None
