@@ -10,12 +10,13 @@ import pytest
 TESTS = Path(__file__).parent
 # What can differ between backends; the rest is told on one.
 CHOSEN = "sound or plain or see_each_other or draws_anew or same_draws or (all_positions and True)"
-CHOSEN += " or tensorflow_addons or part_of_the_way or zero_rows"
+CHOSEN += " or tensorflow_addons or part_of_the_way or zero_rows or on_every_backend"
+ROOMS = ("layers", "losses", "metrics", "models", "optimizers", "training")
 
 
-def test_layers_losses_metrics_models_and_optimizers_work_on_jax():
+def test_layers_losses_metrics_models_optimizers_and_training_work_on_jax():
     pytest.importorskip("jax", reason="JAX is not installed: pip install 'tfrec-llm[test]'")
-    folders = [TESTS / name for name in ("layers", "losses", "metrics", "models", "optimizers")]
+    folders = [TESTS / name for name in ROOMS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, *folders],
         env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},

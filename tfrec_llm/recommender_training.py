@@ -11,6 +11,7 @@ from tfrec_llm.data.batches import PackedBatches
 from tfrec_llm.evaluation.callback import RankingEvaluation
 from tfrec_llm.training.best_weights import BestWeights
 from tfrec_llm.training.checkpoint import TrainingCheckpoint
+from tfrec_llm.training.fine_tuning import copy_tuning
 from tfrec_llm.training.precision import fast_precision
 from tfrec_llm.training.scoring_copy import ScoringCopy
 
@@ -42,6 +43,7 @@ def train(
         trained = recommender.make_model(
             scoring.encoder.vocab_size, scoring.encoder.num_behaviors, precision
         )
+        copy_tuning(scoring.encoder, trained.encoder)
         trained.set_weights(scoring.get_weights())
     optimizer = recommender.make_optimizer(num_steps=epochs * len(batches))
     trained.compile(optimizer, loss=recommender.make_loss())

@@ -12,7 +12,7 @@ import keras, numpy as np, tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tfrec_llm.optimizers import Lamb, LazyAdam, Lookahead, RectifiedAdam
+from tfrec_llm.optimizers import Lamb, LayerwiseDecay, LazyAdam, Lookahead, RectifiedAdam
 
 def rows(values, indices):
     return tf.IndexedSlices(tf.cast(values, "float32"), indices, tf.constant([6, 2]))
@@ -28,6 +28,7 @@ for make in (
     lambda: RectifiedAdam(0.1, sma_threshold=4.5),
     lambda: Lamb(0.1),
     lambda: Lookahead(LazyAdam(0.1, epsilon=1.0), sync_period=2),
+    lambda: LayerwiseDecay("sgd", depths={"Variable:0": 2}, decay=0.5),
 ):
     with strategy.scope():
         shared = make()

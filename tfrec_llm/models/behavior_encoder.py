@@ -7,6 +7,7 @@ from keras import ops
 
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.layers.transformer_encoder import TransformerEncoder
+from tfrec_llm.training.fine_tuning import restore_tuning
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
@@ -46,6 +47,9 @@ class BehaviorEncoder(keras.Model):
 
     Returns:
         Float tensor `[rows, length, emb_dim]`.
+
+    Attributes:
+        tuning: What `tfrec_llm.training.freeze` or `add_lora` made of it, saved with it.
 
     Raises:
         ValueError: If sizes do not fit or an option has an unknown name.
@@ -123,6 +127,7 @@ class BehaviorEncoder(keras.Model):
             name="transformer",
         )
         self.causal = causal
+        self.tuning: dict[str, Any] = {}
 
     @property
     def causal(self) -> bool | None:
@@ -141,6 +146,7 @@ class BehaviorEncoder(keras.Model):
         if self.behavior_embedding is not None:
             self.behavior_embedding.build((None, None))
         self.transformer.build(hidden_shape)
+        restore_tuning(self)
         self.built = True
 
     def call(self, inputs, training=None):
@@ -184,6 +190,7 @@ class BehaviorEncoder(keras.Model):
                 else keras.saving.serialize_keras_object(self.item_embedding)
             ),
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "tuning": dict(self.tuning),
         }
 
     @classmethod
@@ -191,7 +198,10 @@ class BehaviorEncoder(keras.Model):
         embedding = keras.saving.deserialize_keras_object(
             config.get("item_embedding"), custom_objects=custom_objects
         )
-        return cls(**config | {"item_embedding": embedding})
+        options = {name: value for name, value in config.items() if name != "tuning"}
+        encoder = cls(**options | {"item_embedding": embedding})
+        encoder.tuning = config.get("tuning", {})
+        return encoder
 
 
 def hidden_at(hidden, places):

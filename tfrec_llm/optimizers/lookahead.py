@@ -6,10 +6,11 @@ import keras
 from keras import ops
 
 from tfrec_llm.optimizers.row_gradients import add_up_all
+from tfrec_llm.optimizers.wrapping_optimizer import WrappingOptimizer
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class Lookahead(keras.optimizers.Optimizer):
+class Lookahead(WrappingOptimizer):
     """Lets another optimizer explore, and every few steps goes part of the way after it.
 
     When a period begins the weights are remembered. After `sync_period` steps of the other
@@ -62,44 +63,15 @@ class Lookahead(keras.optimizers.Optimizer):
                 "Lookahead would count the steps that LossScaleOptimizer leaves out. "
                 "Wrap them the other way round: LossScaleOptimizer(Lookahead(optimizer))."
             )
-        super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = inner_optimizer
+        super().__init__(inner_optimizer, name=name)
         self.sync_period = sync_period
         self.slow_step_size = slow_step_size
-
-    @property
-    def takes_sparse_rows(self) -> bool:
-        """Whether the inner optimizer touches only the rows that are used."""
-        return getattr(self.inner_optimizer, "takes_sparse_rows", False)
 
     def build(self, variables):
         if self.built:
             return
-        self.inner_optimizer.build(variables)
         super().build(variables)
         self._slow = self.add_optimizer_variables(variables, "slow")
-
-    @property
-    def variables(self):
-        return self._variables + self.inner_optimizer.variables
-
-    @property
-    def iterations(self):
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    def scale_loss(self, loss):
-        return self.inner_optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
 
     def apply(self, grads, trainable_variables=None):
         variables = (
@@ -156,16 +128,7 @@ class Lookahead(keras.optimizers.Optimizer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+        return super().get_config() | {
             "sync_period": self.sync_period,
             "slow_step_size": self.slow_step_size,
-            "name": self.name,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        inner_optimizer = keras.saving.deserialize_keras_object(
-            config["inner_optimizer"], custom_objects=custom_objects
-        )
-        return cls(**config | {"inner_optimizer": inner_optimizer})

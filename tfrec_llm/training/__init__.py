@@ -6,15 +6,21 @@ from typing import Any
 _MODULES = {
     "BestWeights": "best_weights",
     "ClickEvaluation": "click_evaluation",
+    "GradualUnfreezing": "gradual_unfreezing",
     "ScoringCopy": "scoring_copy",
     "TrainingCheckpoint": "checkpoint",
+    "add_lora": "low_rank",
     "evaluate": "click_training",
     "fast_precision": "precision",
+    "freeze": "fine_tuning",
     "keep_freed_memory": "memory",
     "keep_update_order": "update_order",
     "learning_rate_schedule": "schedule",
+    "merge_lora": "low_rank",
     "train_epoch": "click_training",
     "train_step": "click_training",
+    "unfreeze": "fine_tuning",
+    "variable_depths": "fine_tuning",
 }
 __all__ = [*_MODULES]
 
