@@ -13,6 +13,7 @@ TINY = {
     "keras_fit.py": ["--epochs", "1", "--users", "100"],
     "clean_a_log.py": [],
     "clicks_after_the_documents.py": ["--epochs", "1", "--users", "100"],
+    "pretraining_objectives.py": ["--epochs", "1", "--users", "40"],
     "click_through.py": ["--clicks", "1000", "--pre-training", "1", "--epochs", "1"],
 }
 SAID = {
@@ -20,6 +21,7 @@ SAID = {
     "keras_fit.py": ["val_ndcg@10", "The saved model reaches NDCG@10"],
     "clean_a_log.py": ["only_purchases", "item neighbours"],
     "clicks_after_the_documents.py": ["epoch 1: loss", "AUC"],
+    "pretraining_objectives.py": ["pre-trained by session (auc", "saved and loaded: NDCG@10"],
     "click_through.py": [
         "boosting on counts auc",
         "pre-trained encoder auc",
