@@ -218,6 +218,16 @@ def test_sessions_without_pairs_are_refused():
         next_session_batches(Sessions(single, np.array([0, 0, 1])), max_length=0)
 
 
+def test_sessions_that_do_not_fit_their_users_are_refused():
+    visits = UserSequences(np.array([3, 4, 5], "int32"), np.arange(4))
+    for users in ([0, 1], [1, 0, 0]):
+        with pytest.raises(ValueError, match="the user of each of 3 sessions, in rising order"):
+            Sessions(visits, np.array(users))
+    empty = UserSequences(np.array([3, 4], "int32"), np.array([0, 1, 1, 2]))
+    with pytest.raises(ValueError, match="A session is empty"):
+        Sessions(empty, np.array([0, 0, 1]))
+
+
 def test_a_log_becomes_pairs_by_its_gap():
     behaviors = log(item=list("ABCA"), user=[1, 1, 2, 2], time=[0, 50, 0, 1])
     batches = next_session_batches(behaviors, vocabulary=VOCABULARY, gap=10)

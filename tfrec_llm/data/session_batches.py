@@ -81,6 +81,7 @@ class NextSessionBatches(PackedBatches):
         self.follow_rate = follow_rate
         self.session_length = max_length
         self.seed = seed
+        self._contents = _fingerprints(sessions.sequences)
         lengths = np.minimum(sessions.sequences.lengths, max_length)
         followed = lengths[sessions.followed]
         row_length = row_length or -(-int(followed.max() + 1 + lengths.max()) // 8) * 8
@@ -123,8 +124,8 @@ class NextSessionBatches(PackedBatches):
         drawn = (rng.random(len(first)) * (len(users) - (end - begin))).astype(np.int64)
         drawn += np.where(drawn >= begin, end - begin, 0)
         second = np.where(follows, first + 1, drawn)
-        contents = _fingerprints(sessions)
-        self.labels = (contents[second] == contents[first + 1]).astype(np.float32)
+        follows = self._contents[second] == self._contents[first + 1]
+        self.labels = follows.astype(np.float32)
 
         lengths = np.minimum(sessions.lengths, self.session_length)
         before, after = lengths[first], lengths[second]

@@ -18,10 +18,23 @@ class Sessions:
     Attributes:
         sequences: The behaviours of every session, oldest first.
         users: int64 `[sessions]`, the number of each session's user, never falling.
+
+    Raises:
+        ValueError: If there is not one user a session, or a user's sessions do not stand
+            together, or a session is empty.
     """
 
     sequences: UserSequences
     users: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.users) != len(self.sequences) or (np.diff(self.users) < 0).any():
+            raise ValueError(
+                f"users must hold the number of the user of each of {len(self.sequences)} "
+                "sessions, in rising order."
+            )
+        if not self.sequences.lengths.all():
+            raise ValueError("A session is empty. Leave it out.")
 
     def __len__(self) -> int:
         return len(self.sequences)
