@@ -3,7 +3,7 @@ import pytest
 
 from tfrec_llm.data.augmentation import crop, drop, mask, reorder
 from tfrec_llm.data.batches import padded_batch
-from tfrec_llm.data.ranking_batches import RankingBatches
+from tfrec_llm.data.impression_batches import RankingBatches
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import MASK
 from tfrec_llm.errors import DataError

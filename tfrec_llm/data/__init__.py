@@ -17,6 +17,7 @@ _MODULES = {
     "Catalogue": "feature_table",
     "CleaningReport": "cleaning",
     "CleaningResult": "cleaning",
+    "ConsistencyBatches": "consistency_batches",
     "DropDuplicates": "cleaning_steps",
     "DropNulls": "cleaning_steps",
     "DropRepeats": "cleaning_steps",

@@ -65,14 +65,12 @@ class FeatureSpec:
 class FeatureEncoding:
     """Turns features into arrays; all it knows it has learned of the rows it was fitted on.
 
-    | kind | array | how |
-    |---|---|---|
-    | categorical | int32 `[n]` | 0 missing, 1 unseen in training, then the values |
-    | multi | int32 `[n, width]` | the first `max_values` values, 0 behind them |
-    | text | int32 `[n, width]` | the first `max_words` words, 0 behind them; see `words` |
-    | numeric | float32 `[n, 2]` | standardised value (0 where missing); 1 where missing |
-    | date | float32 `[n, 2]` | its days as a numeric feature |
-    | vector | float32 `[n, d]` | less the mean, at unit variance; 0 where missing |
+    - categorical, int32 `[n]`: 0 missing, 1 unseen in training, then the values.
+    - multi, int32 `[n, width]`: the first `max_values` values, 0 behind them.
+    - text, int32 `[n, width]`: the first `max_words` words, 0 behind them; see `words`.
+    - numeric, float32 `[n, 2]`: standardised value (0 where missing); 1 where missing.
+    - date, float32 `[n, 2]`: its days as a numeric feature.
+    - vector, float32 `[n, d]`: less the mean, at unit variance; 0 where missing.
 
     Numbers of any sign are allowed, negative prices too. They pass `asinh` about their median, so
     that long tails and outliers leave the rest apart, see `Number`; what lies farther than five

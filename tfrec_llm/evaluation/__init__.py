@@ -13,6 +13,7 @@ _MODULES = {
     "EvaluatedUsers": "report",
     "MetricReport": "metric_report",
     "ModelScorer": "model_scorer",
+    "ProbabilityBlend": "probability_blend",
     "Ranking": "protocol",
     "RankingEvaluation": "callback",
     "RankingTask": "protocol",

@@ -29,7 +29,8 @@ class Comparison(Mapping[str, Any]):
     """Reports by the name of what was evaluated; prints as one table, the best marked.
 
     Args:
-        reports: The reports, in the order to show them: `Report`s, or `ClickReport`s.
+        reports: The reports, in the order to show them: each a `Report`, or each a
+            `ClickReport`.
 
     Raises:
         ValueError: If there are none, or they are not over the same users, targets and protocol,

@@ -4,9 +4,12 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "AdversarialTraining": "adversarial_training",
     "BestWeights": "best_weights",
     "ClickEvaluation": "click_evaluation",
+    "ConsistencyTraining": "consistency_training",
     "GradualUnfreezing": "gradual_unfreezing",
+    "PseudoLabels": "pseudo_labelling",
     "ScoringCopy": "scoring_copy",
     "TrainingCheckpoint": "checkpoint",
     "add_lora": "low_rank",
@@ -17,6 +20,7 @@ _MODULES = {
     "keep_update_order": "update_order",
     "learning_rate_schedule": "schedule",
     "merge_lora": "low_rank",
+    "pseudo_labels": "pseudo_labelling",
     "train_epoch": "click_training",
     "train_step": "click_training",
     "unfreeze": "fine_tuning",
