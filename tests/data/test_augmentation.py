@@ -6,7 +6,6 @@ from tfrec_llm.data.batches import padded_batch
 from tfrec_llm.data.impression_batches import RankingBatches
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import MASK
-from tfrec_llm.errors import DataError
 
 LENGTHS = [0, 1, 2, 3, 10, 16]
 EVERY = {"crop": crop, "drop": drop, "mask": mask, "reorder": reorder}
@@ -110,23 +109,71 @@ def test_padding_may_stand_on_the_right(batch):
         np.testing.assert_array_equal(found["items"] > 0, turned["items"] > 0)
 
 
-@pytest.mark.parametrize("change", [crop, drop])
-def test_targets_follow_the_behaviours_that_are_left_before_them(change):
+@pytest.mark.parametrize("kind", ["own", "shared", "masked"])
+@pytest.mark.parametrize("change", [crop, drop, mask, reorder])
+def test_packed_histories_change_one_by_one_and_targets_follow_them(change, kind):
     sequences = UserSequences(
-        np.arange(3, 15, dtype=np.int32), np.array([0, 8, 12]), times=np.arange(12) * 10
+        np.arange(3, 20, dtype=np.int32), np.array([0, 8, 12, 14, 17]), times=np.arange(17) * 10
     )
-    asked = {"users": [0, 0, 0, 1, -1], "times": [1, 35, 99, 999, 5], "candidates": [3] * 5}
-    batch = RankingBatches(sequences, **asked, share_history=True)[0]
+    batches = RankingBatches(
+        sequences,
+        users=[0, 0, 0, 1, -1, 2, 3, 3],
+        times=[1, 35, 99, 999, 5, 999, 145, 999],
+        candidates=[3] * 8,
+        histories=kind,
+    )
+    batch = batches[0]
+    assert batch["segments"].max() > 1
     for seed in range(20):
         found = change(batch, rng(seed), rate=0.5)
-        for row in range(len(batch["items"])):
-            for target, known in enumerate(batch["history_lengths"][row]):
-                left = np.isin(found["items"][row], batch["items"][row, :known])
-                left &= found["items"][row] > 0
-                assert found["history_lengths"][row, target] == left.sum()
-                place = found["target_positions"][row, target]
-                assert place == (np.flatnonzero(left)[-1] if left.any() else 0)
-    # Where padding stands on the left, too.
+        for before, after in zip(packed(batch), packed(found), strict=True):
+            kept = [item for item in after if item != MASK]
+            size = len(before) - (kind == "masked")
+            asking = [MASK] if kind == "masked" else []
+            if change is reorder:
+                assert sorted(kept) == before[:size]
+            elif change is mask:
+                assert not size or kept
+                assert len(kept) == size - size // 2
+            else:
+                assert len(kept) == max(
+                    min(size, 1), size // 2 if change is crop else size - size // 2
+                )
+                assert kept == sorted(kept)
+                assert set(kept) <= set(before)
+            assert after[len(after) - len(asking) :] == asking
+        for row, target in zip(*np.nonzero(batch["candidates"]), strict=True):
+            known, place = (batch[n][row, target] for n in ("history_lengths", "target_positions"))
+            left, now = (found[n][row, target] for n in ("history_lengths", "target_positions"))
+            if not known:
+                assert left == 0
+                continue
+            own = batch["segments"][row] == batch["segments"][row, place]
+            read = batch["items"][row, np.flatnonzero(own)[:known]]
+            stays = found["segments"][row] == batch["segments"][row, place]
+            if change in (crop, drop):
+                stays &= np.isin(found["items"][row], read)
+                assert left == stays.sum()
+                expected = np.flatnonzero(stays)
+                if kind == "masked":
+                    assert found["items"][row, now] == MASK
+                elif len(expected):
+                    assert now == expected[-1]
+            else:
+                assert (left, now) == (known, place)
+
+
+def packed(batch):
+    """The histories of each row by segment, newest last."""
+    return [
+        items[segments == segment].tolist()
+        for items, segments in zip(*_of(batch), strict=True)
+        for segment in np.unique(segments[segments > 0])
+    ]
+
+
+@pytest.mark.parametrize("change", [crop, drop])
+def test_targets_follow_where_padding_stands_on_the_left(change):
     batch = padded_batch(UserSequences(np.arange(3, 9, dtype=np.int32), np.array([0, 6])))
     found = change(batch | {"target_positions": np.array([[7]])}, rng(1), rate=0.5)
     last = found["items"][0, found["target_positions"][0, 0]]
@@ -147,9 +194,7 @@ def test_a_seed_repeats_and_the_batch_itself_stays_as_it_was(batch, name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_packed_rows_and_rates_out_of_range_are_refused(batch, name):
-    with pytest.raises(DataError, match="one user a row"):
-        EVERY[name](batch | {"segments": batch["segments"] * 2}, rng(), rate=0.5)
+def test_rates_out_of_range_are_refused(batch, name):
     for rate in (-0.1, 1.1):
         with pytest.raises(ValueError, match=rf"rate must lie in 0\.\.1.*got {rate}"):
             EVERY[name](batch, rng(), rate=rate)

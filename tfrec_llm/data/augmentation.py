@@ -7,7 +7,6 @@ import numpy as np
 
 from tfrec_llm.data.objectives import Batch
 from tfrec_llm.data.vocabulary import MASK
-from tfrec_llm.errors import DataError
 
 # What belongs to a behaviour and moves with it.
 _MOVING = ("items", "behaviors", "times")
@@ -19,9 +18,10 @@ def crop(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
     Args:
         batch: Integer arrays `[rows, length]`: `items`, `segments`,
             `positions` and, where there are such, `behaviors` and `times`; one
-            user a row, padded on either side. `target_positions` and
-            `history_lengths` `[rows, targets]` follow the behaviours that they
-            point to; other entries stay as they are.
+            user a row, padded on either side, or several packed. What
+            `target_positions` and `history_lengths` `[rows, targets]` point to
+            is followed; other entries stay as they are. A mask that asks for
+            what comes next stays and is no behaviour.
         rng: Source of what is drawn.
         rate: Share of a history's behaviours that is kept, above 0 up to 1;
             one behaviour or more stays.
@@ -32,26 +32,21 @@ def crop(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
 
     Raises:
         ValueError: If `rate` is out of its range.
-        DataError: If several users share a row.
 
     Example:
         >>> sequences = tfrec_llm.data.UserSequences(np.arange(3, 11, dtype=np.int32), [0, 8])
         >>> batch = tfrec_llm.data.PaddedBatches(sequences)[0]
         >>> crop(batch, np.random.default_rng(0), rate=0.5)["items"].tolist()
-        [[0, 0, 0, 0, 6, 7, 8, 9]]
+        [[0, 0, 0, 0, 4, 5, 6, 7]]
 
     Reference:
         CL4SRec, https://arxiv.org/abs/2010.14395
     """
     if not 0.0 < rate <= 1.0:
         raise ValueError(f"rate must lie in 0..1, above 0, got {rate}.")
-    present = _present(batch)
-    sizes = present.sum(axis=1)
-    kept = np.minimum(np.maximum(_share(sizes, rate), 1), sizes)
-    begin = _begin(sizes, kept, rng)
-    age = np.cumsum(present, axis=1) - 1
-    inside = (age >= begin[:, None]) & (age < (begin + kept)[:, None])
-    return _only(batch, present & inside)
+    places = _Places(batch)
+    kept = np.minimum(np.maximum(_share(places.sizes, rate), 1), places.sizes)
+    return _only(batch, places, places.asking | places.stretch(kept, rng))
 
 
 def drop(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> Batch:
@@ -69,7 +64,6 @@ def drop(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
 
     Raises:
         ValueError: If `rate` is out of its range.
-        DataError: If several users share a row.
 
     Example:
         >>> sequences = tfrec_llm.data.UserSequences(np.arange(3, 11, dtype=np.int32), [0, 8])
@@ -77,8 +71,8 @@ def drop(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
         >>> drop(batch, np.random.default_rng(0), rate=0.25)["items"].tolist()
         [[0, 0, 3, 4, 7, 8, 9, 10]]
     """
-    present = _present(batch)
-    return _only(batch, present & ~_drawn(present, rng, rate))
+    places = _Places(batch)
+    return _only(batch, places, places.present & ~places.drawn(rng, rate))
 
 
 def mask(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> Batch:
@@ -96,7 +90,6 @@ def mask(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
 
     Raises:
         ValueError: If `rate` is out of its range.
-        DataError: If several users share a row.
 
     Example:
         >>> sequences = tfrec_llm.data.UserSequences(np.arange(3, 11, dtype=np.int32), [0, 8])
@@ -107,7 +100,7 @@ def mask(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) -> 
     Reference:
         CL4SRec, https://arxiv.org/abs/2010.14395
     """
-    hidden = _drawn(_present(batch), rng, rate)
+    hidden = _Places(batch).drawn(rng, rate)
     masked = dict(batch)
     masked["items"] = np.where(hidden, MASK, batch["items"]).astype(batch["items"].dtype)
     if "behaviors" in masked:
@@ -130,41 +123,77 @@ def reorder(batch: Mapping[str, Any], rng: np.random.Generator, *, rate: float) 
 
     Raises:
         ValueError: If `rate` is out of its range.
-        DataError: If several users share a row.
 
     Example:
         >>> sequences = tfrec_llm.data.UserSequences(np.arange(3, 11, dtype=np.int32), [0, 8])
         >>> batch = tfrec_llm.data.PaddedBatches(sequences)[0]
         >>> reorder(batch, np.random.default_rng(0), rate=0.5)["items"].tolist()
-        [[3, 4, 5, 8, 9, 6, 7, 10]]
+        [[3, 4, 7, 5, 6, 8, 9, 10]]
 
     Reference:
         CL4SRec, https://arxiv.org/abs/2010.14395
     """
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"rate must lie in 0..1, got {rate}.")
-    present = _present(batch)
-    sizes = present.sum(axis=1)
-    length = _share(sizes, rate)
-    first = (np.argmax(present, axis=1) + _begin(sizes, length, rng))[:, None]
-    place = np.arange(present.shape[1])[None]
-    inside = (place >= first) & (place < first + length[:, None])
+    places = _Places(batch)
+    length = _share(places.sizes, rate)
+    inside = places.stretch(length, rng)
     # Keys within the stretch stay between those before and those behind it.
-    key = np.where(inside, first + rng.random(present.shape) * (length[:, None] - 0.5), place)
-    order = np.argsort(key, axis=1, kind="stable")
+    place = np.broadcast_to(np.arange(inside.shape[1]), inside.shape)
+    least = np.where(inside, place, inside.shape[1]).ravel()
+    first = np.full(len(length), inside.shape[1])
+    np.minimum.at(first, places.owner.ravel(), least)
+    drawn = first[places.owner] + rng.random(inside.shape) * (length[places.owner] - 0.5)
+    order = np.argsort(np.where(inside, drawn, place), axis=1, kind="stable")
     moving = {name: batch[name] for name in ("items", "behaviors") if name in batch}
     return {**batch, **{name: _taken(values, order) for name, values in moving.items()}}
 
 
-def _present(batch: Mapping[str, Any]) -> np.ndarray:
-    """Returns bool `[rows, length]`: where a behaviour stands."""
-    segments = np.asarray(batch["segments"])
-    if segments.max(initial=0) > 1:
-        raise DataError(
-            "Several users share a row of this batch. Augmentation takes one user a row, as "
-            "PaddedBatches and padded_batch() give them."
-        )
-    return segments > 0
+class _Places:
+    """Where the behaviours of each history stand, several histories a row or one.
+
+    Attributes:
+        present: bool `[rows, length]`, where something stands.
+        asking: bool, where a mask is the newest of its history: it asks, and is no behaviour.
+        owner: int `[rows, length]`, number of the history that stands there.
+        sizes: int `[histories]`, behaviours of each.
+        first: int `[histories]`, the place in its row where each begins.
+    """
+
+    def __init__(self, batch: Mapping[str, Any]):
+        segments = np.asarray(batch["segments"])
+        rows, length = segments.shape
+        width = int(segments.max(initial=0)) + 1
+        self.present = segments > 0
+        newest = np.asarray(batch["positions"]) == 0
+        self.asking = self.present & newest & (np.asarray(batch["items"]) == MASK)
+        self.owner = segments + width * np.arange(rows)[:, None]
+        self._free = self.present & ~self.asking
+        self.sizes = np.bincount(self.owner[self._free], minlength=rows * width)
+        place = np.broadcast_to(np.arange(length), segments.shape)
+        self.first = np.zeros(rows * width, np.int64)
+        # Of several values for a history the last one holds: the first place.
+        self.first[self.owner[self.present][::-1]] = place[self.present][::-1]
+        self._age = place - self.first[self.owner]
+
+    def stretch(self, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns bool `[rows, length]`: a stretch of each history, of that length, drawn."""
+        begin = (rng.random(len(lengths)) * (self.sizes - lengths + 1)).astype(np.int64)
+        inside = (self._age >= begin[self.owner]) & (self._age < (begin + lengths)[self.owner])
+        return self._free & inside
+
+    def drawn(self, rng: np.random.Generator, rate: float) -> np.ndarray:
+        """Returns bool `[rows, length]`: that share of each history's behaviours, drawn."""
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"rate must lie in 0..1, below 1, got {rate}.")
+        owner = self.owner[self._free]
+        order = np.lexsort((rng.random(len(owner)), owner))
+        begins = np.cumsum(self.sizes) - self.sizes
+        rank = np.empty(len(owner), np.int64)
+        rank[order] = np.arange(len(owner)) - begins[owner[order]]
+        chosen = np.zeros_like(self._free)
+        chosen[self._free] = rank < _share(self.sizes, rate)[owner]
+        return chosen
 
 
 def _share(sizes: np.ndarray, rate: float) -> np.ndarray:
@@ -172,47 +201,40 @@ def _share(sizes: np.ndarray, rate: float) -> np.ndarray:
     return np.floor(sizes * rate + 1e-9).astype(np.int64)
 
 
-def _begin(sizes: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws where a stretch of each length begins within each size."""
-    return (rng.random(len(sizes)) * (sizes - lengths + 1)).astype(np.int64)
-
-
-def _drawn(present: np.ndarray, rng: np.random.Generator, rate: float) -> np.ndarray:
-    """Draws that share of each row's behaviours."""
-    if not 0.0 <= rate < 1.0:
-        raise ValueError(f"rate must lie in 0..1, below 1, got {rate}.")
-    draws = np.where(present, rng.random(present.shape), 2.0)
-    rank = np.argsort(np.argsort(draws, axis=1), axis=1)
-    return rank < _share(present.sum(axis=1), rate)[:, None]
-
-
-def _only(batch: Mapping[str, Any], kept: np.ndarray) -> Batch:
-    """Moves the behaviours that are kept together, to the side that is not padded."""
+def _only(batch: Mapping[str, Any], places: _Places, kept: np.ndarray) -> Batch:
+    """Moves what is kept together, to the side that is not padded."""
     segments, positions = batch["segments"], batch["positions"]
+    length, owner = kept.shape[1], places.owner
     begins_left = (segments[:, 0] > 0) & (segments[:, -1] == 0)
     padded_right = "history_lengths" in batch or bool(begins_left.any())
     order = np.argsort(kept ^ padded_right, axis=1, kind="stable")
     stays = _taken(kept, order)
-    moved = {
-        name: np.where(stays, _taken(batch[name], order), 0).astype(batch[name].dtype)
-        for name in _MOVING
-        if name in batch
-    }
-    total = stays.sum(axis=1, keepdims=True)
-    moved["segments"] = stays.astype(segments.dtype)
-    moved["positions"] = np.where(stays, total - np.cumsum(stays, axis=1), 0).astype(
-        positions.dtype
-    )
-    # What asks at a place now asks at the newest behaviour that is left up to there.
+    # In a row up to a place, in a row before a history, and of a history.
     up_to = np.cumsum(kept, axis=1)
+    width = len(places.first) // len(kept)
+    row_of_history = np.arange(len(places.first)) // width
+    before = up_to[row_of_history, places.first] - kept[row_of_history, places.first]
+    count = np.bincount(owner[kept], minlength=len(before))
+    newer = np.where(kept, (before + count)[owner] - up_to, 0)
+    moving = {name: batch[name] for name in _MOVING if name in batch}
+    moving |= {"segments": segments, "positions": newer.astype(positions.dtype)}
+    moved = {
+        name: np.where(stays, _taken(values, order), 0).astype(values.dtype)
+        for name, values in moving.items()
+    }
+    # What asks at a place now asks at the newest behaviour that is left up to there.
     if "target_positions" in batch:
-        first = 0 if padded_right else kept.shape[1] - total
-        place = first + np.maximum(_taken(up_to, batch["target_positions"]) - 1, 0)
-        moved["target_positions"] = place.astype(batch["target_positions"].dtype)
-    if "history_lengths" in batch:
-        before = batch["history_lengths"]
-        left = np.where(before > 0, _taken(up_to, np.maximum(before - 1, 0)), 0)
-        moved["history_lengths"] = left.astype(before.dtype)
+        asked = np.asarray(batch["target_positions"])
+        own = _taken(owner, asked)
+        offset = 0 if padded_right else length - stays.sum(axis=1, keepdims=True)
+        place = offset + np.maximum(_taken(up_to, asked), before[own] + 1) - 1
+        place = np.where(_taken(places.present, asked), place, asked)
+        moved["target_positions"] = place.astype(asked.dtype)
+        if "history_lengths" in batch:
+            known = np.asarray(batch["history_lengths"])
+            newest = np.clip(places.first[own] + known - 1, 0, length - 1)
+            left = np.where(known > 0, _taken(up_to, newest) - before[own], 0)
+            moved["history_lengths"] = left.astype(known.dtype)
     return {**batch, **moved}
 
 

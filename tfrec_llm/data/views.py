@@ -40,7 +40,7 @@ class TwoViews:
         >>> views = TwoViews(crop=None, reorder=None, mask=0.5, max_histories=2)
         >>> inputs, targets = views(batch, np.random.default_rng(0))
         >>> inputs["items"].tolist(), inputs["target_positions"].tolist(), targets.tolist()
-        ([[3, 4, 1, 1, 7], [3, 4, 1, 6, 1]], [[2, 4], [2, 4]], [[1, 2], [1, 2]])
+        ([[3, 4, 1, 1, 7], [3, 1, 5, 1, 7]], [[2, 4], [2, 4]], [[1, 2], [1, 2]])
 
     Reference:
         CL4SRec, https://arxiv.org/abs/2010.14395
