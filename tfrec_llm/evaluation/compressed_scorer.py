@@ -98,10 +98,12 @@ class CompressedScorer(ModelScorer):
                 name=layer.name,
             )
 
+        config = model.encoder.get_config()
+        tuning = config.pop("tuning")
         encoder = type(model.encoder)(
-            **model.encoder.get_config()
-            | {"item_embedding": compressed(model.encoder.item_embedding)}
+            **config | {"item_embedding": compressed(model.encoder.item_embedding)}
         )
+        encoder.tuning = tuning
         output = None if model.tie_embeddings else compressed(model.output_embedding)
         small = type(model)(**model.get_config() | {"encoder": encoder, "output_embedding": output})
         small.build()
