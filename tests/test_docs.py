@@ -39,7 +39,7 @@ def test_the_readme_sets_up_and_runs_the_demo_and_the_tests_in_one_line_each():
     lines = [line for block in _blocks("README.md", "sh") for line in block.splitlines()]
     assert [line.rpartition("&& ")[2] for line in lines] == [
         ".venv/bin/tfrec-llm demo",
-        ".venv/bin/python -m pytest",
+        ".venv/bin/python -m pytest -n auto --dist loadfile",
     ]
 
 
