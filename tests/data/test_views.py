@@ -109,6 +109,16 @@ def test_views_are_drawn_anew_in_every_epoch_and_repeat_by_seed(sequences):
     assert sorted(views_of(first)) != sorted(views_of(again))
 
 
+def test_a_single_history_has_views_too():
+    single = UserSequences(np.arange(3, 9, dtype="int32"), np.array([0, 6]))
+    batches = contrastive_batches(single, batch_size=1)
+    for epoch in range(5):
+        batches.set_epoch(epoch)
+        inputs, targets = batches[0]
+        assert inputs["items"].shape[0] == 2
+        assert targets.tolist() == [[1], [1]]
+
+
 def test_histories_beyond_the_number_of_targets_have_none(sequences):
     batches = contrastive_batches(sequences)
     whole = batches.objective.max_histories

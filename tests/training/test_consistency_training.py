@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_models import click_data, click_model, weights_of
 
-from tfrec_llm.data import ConsistencyBatches, mask
+from tfrec_llm.data import ConsistencyBatches, RankingBatches, UserSequences, mask
 from tfrec_llm.training import AdversarialTraining, ConsistencyTraining
 
 RNG = np.random.default_rng(0)
@@ -115,6 +115,16 @@ def test_weights_of_unlabelled_batches_are_kept_and_their_labels_are_not():
     np.testing.assert_array_equal(kept, weights)
     with pytest.raises(ValueError, match="no unlabelled batches"):
         ConsistencyBatches(Batches(x, y), Batches({"items": np.zeros((0, 8))}))
+
+
+def test_places_without_an_impression_weigh_nothing():
+    sequences = UserSequences(np.arange(3, 7, dtype="int32"), np.array([0, 4]), times=np.arange(4))
+    shown = {"users": [0, 0, 0], "times": [3, 9, 9], "candidates": [3, 4, 5]}
+    labelled = RankingBatches(sequences, **shown, labels=[0, 1, 0])
+    inputs, *_ = ConsistencyBatches(labelled, RankingBatches(sequences, **shown))[0]
+    assert inputs["unlabelled_weight"].sum() == 3
+    present = inputs["unlabelled"]["candidates"] > 0
+    np.testing.assert_array_equal(inputs["unlabelled_weight"] > 0, present)
 
 
 def test_it_is_fitted_evaluated_saved_and_trained_on(tmp_path):

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfrec_llm.data.impression_batches import RankingBatches
+
 
 class ConsistencyBatches(keras.utils.PyDataset):
     """Puts an unlabelled batch, and another view of it, beside every labelled one.
@@ -15,8 +17,8 @@ class ConsistencyBatches(keras.utils.PyDataset):
 
     Args:
         labelled: Batches of inputs and labels, or these and weights.
-        unlabelled: Batches of inputs, or of inputs, labels and weights; the labels are not
-            used, the weights are.
+        unlabelled: Batches of inputs, such as `ranking_batches(..., labels=None)`, or of inputs,
+            labels and weights; the labels are not used, the weights are.
         augment: Gives the other view of the inputs, `augment(inputs, rng)`, such as
             `functools.partial(tfrec_llm.data.mask, rate=0.3)`. None leaves the difference to
             dropout.
@@ -63,8 +65,11 @@ class ConsistencyBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         inputs, *rest = self.labelled[index]
-        other = self.unlabelled[(self._first + index) % len(self.unlabelled)]
-        plain, _, weights = keras.utils.unpack_x_y_sample_weight(other)
+        turn = (self._first + index) % len(self.unlabelled)
+        plain, _, weights = keras.utils.unpack_x_y_sample_weight(self.unlabelled[turn])
+        if weights is None and isinstance(self.unlabelled, RankingBatches):
+            # Places without an impression weigh nothing.
+            weights = (self.unlabelled.impressions(turn) >= 0).astype(np.float32)
         batch = {"labelled": inputs, "unlabelled": plain}
         if weights is not None:
             batch["unlabelled_weight"] = weights

@@ -110,6 +110,8 @@ class TwoViews:
         drawn = rng.integers(max(1, len(ways)), size=len(alone["items"]))
         for number, (way, rate) in enumerate(ways):
             chosen = drawn == number
+            if not chosen.any():
+                continue
             changed = way({name: values[chosen] for name, values in alone.items()}, rng, rate=rate)
             for name in view:
                 view[name][chosen] = changed[name]

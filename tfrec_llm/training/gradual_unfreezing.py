@@ -52,6 +52,11 @@ class GradualUnfreezing(keras.callbacks.Callback):
         unfreeze(self.encoder)
         # Of all weights, so that each finds its state when it joins in.
         optimizer, variables = self.model.optimizer, self.model.trainable_variables
+        if not self.model.built:
+            raise ValueError(
+                "The model has not been built, so its weights are not known yet. Call "
+                "model.build(), or the model on a batch, before fit()."
+            )
         if not optimizer.built:
             optimizer.build(variables)
         elif len(optimizer._trainable_variables) != len(variables):

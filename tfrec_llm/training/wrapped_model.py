@@ -45,6 +45,10 @@ class WrappedModel(keras.Model):
     def call(self, inputs, training=None):
         return self.model(self.inputs_of(inputs), training=training)
 
+    def predict(self, *args, **kwargs):
+        """Returns what the model inside predicts."""
+        return self.model.predict(*args, **kwargs)
+
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any):
         """Configures training, that of the model inside, too; see its own `compile`."""
         self.model.compile(optimizer=optimizer, loss=loss, **kwargs)
@@ -52,9 +56,9 @@ class WrappedModel(keras.Model):
             kwargs.pop(name, None)
         kwargs["jit_compile"] = self.model.jit_compile
         super().compile(optimizer=self.model.optimizer, **kwargs)
-        # One loss and one set of metrics for both, which either resets.
-        self.loss, self._compile_loss = self.model.loss, self.model._compile_loss
-        self._compile_metrics = self.model._compile_metrics
+        # One loss and one set of metrics for both, which either resets; not tracked as a layer's.
+        shared = ("loss", "_compile_loss", "_compile_metrics")
+        self.__dict__.update({name: getattr(self.model, name) for name in shared})
 
     def get_compile_config(self):
         return self.model.get_compile_config()
