@@ -64,7 +64,10 @@ class InterestAttention(keras.layers.Layer):
         self.of_same = self.add_weight(
             shape=(self.hid_dim,), initializer="glorot_uniform", name="of_same"
         )
-        self.activation = keras.layers.Dense(1, dtype=self.dtype_policy, name="activation")
+        # A softmax does not see what all its logits share.
+        self.activation = keras.layers.Dense(
+            1, use_bias=not self.normalize, dtype=self.dtype_policy, name="activation"
+        )
         self.activation.build((*candidates_shape[:-1], self.hid_dim))
         super().build(candidates_shape)
 
