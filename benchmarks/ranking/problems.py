@@ -93,7 +93,11 @@ def _completejourney() -> Problem:
         bought = bought.append_column("item", kinds_of(part.history.item))
         once = bought.group_by(["user", "time", "item"], use_threads=False).aggregate([])
         return BehaviorLog(
-            part.table, catalogue=part.catalogue, users=part.users, history=BehaviorLog(once)
+            part.table,
+            catalogue=part.catalogue,
+            users=part.users,
+            history=BehaviorLog(once),
+            labels=part.labels,
         )
 
     coupons = load_coupons()

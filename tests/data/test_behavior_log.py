@@ -268,6 +268,16 @@ def test_taken_rows_keep_catalogue_users_and_history(log):
     assert len(last.history) == 2
 
 
+def test_further_labels_are_no_context_and_stay_labels(log):
+    table = log.table.append_column("click", pa.array([1.0, 0.0, 1.0]))
+    log = BehaviorLog(table.append_column("hour", pa.array([7, 8, 9])), labels=["click"])
+    for one in (log, log.take([1, 2]), log.concat(log), log.take([0]).take([0])):
+        assert one.labels == ("click",)
+        assert one.context == ["hour"]
+    with pytest.raises(MissingColumnError, match="'order'"):
+        BehaviorLog(table, labels=["order"])
+
+
 def test_logs_of_the_same_form_are_joined_and_others_refused(log):
     assert log.concat(log).item.to_pylist() == ["a", "b", "a"] * 2
     assert log.take([]).concat(log).table.equals(log.table)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tfrec_llm.baselines import ImpressionFeatures
 from tfrec_llm.data.datasets import load
 from tfrec_llm.data.impressions import load_coupons, load_impressions
 from tfrec_llm.data.splits import impression_split
@@ -109,6 +110,36 @@ def test_a_mailing_is_labelled_by_the_coupons_redeemed_of_its_campaign(journey):
     assert mailings.time.astype(str).tolist() == ["2017-01-10"] * 2 + ["2017-03-01"] * 3
 
 
+def test_who_bought_what_the_coupons_are_for_while_the_campaign_ran_is_a_second_label(journey):
+    log = load_impressions("completejourney", path=journey)
+    assert (log.labels, log.history.labels) == (("bought",), ())
+    # Household 1 redeemed of campaign 7, but no such purchase of its is known.
+    assert log.table["bought"].to_pylist() == [1, 0, 1, 1, 0]
+
+
+def test_a_purchase_counts_from_the_first_moment_of_a_campaign_to_the_end_of_its_last_day(
+    journey, tmp_path
+):
+    frames = journey_frames()
+    frames["coupon_redemptions"] = frames["coupon_redemptions"][:0]
+    times = ["2017-01-09 23:59:59", "2017-01-10", "2017-02-10 23:59:59", "2017-02-11"]
+    for number, (time, bought) in enumerate(zip(times, [0, 1, 1, 0], strict=True)):
+        purchase = frames["transactions"].iloc[:1].assign(household_id=2)
+        purchase["transaction_timestamp"] = pd.to_datetime([time])
+        frames["transactions"] = purchase
+        log = load_impressions("completejourney", path=write(frames, tmp_path / str(number)))
+        assert log.table["bought"].to_pylist() == [0, bought, 0, 0, 0]
+
+
+def test_a_second_label_is_no_feature(journey):
+    log = load_impressions("completejourney", path=journey)
+    assert "bought" not in log.context
+    assert "bought" not in log.take([0, 1, 2]).concat(log.take([3, 4])).context
+    names = ImpressionFeatures().fit(log).names
+    assert [name for name in names if name.startswith("context/")]
+    assert not [name for name in names if "bought" in name]
+
+
 def test_the_context_of_a_mailing_counts_what_lies_before_its_start(journey):
     context = load_impressions("completejourney", path=journey).to_pandas()
     assert context.mailings_before.tolist() == [0, 0, 1, 1, 0]
@@ -174,7 +205,7 @@ def test_what_happens_after_a_campaign_starts_changes_nothing_of_its_mailings(jo
         "completejourney", path=write(frames, tmp_path / "changed")
     ).to_pandas()
     before = load_impressions("completejourney", path=journey).to_pandas()
-    later = before.columns.drop("label")
+    later = before.columns.drop(["label", "bought"])
     pd.testing.assert_frame_equal(
         changed[changed.item == 8][later].reset_index(drop=True),
         before[before.item == 8][later].reset_index(drop=True),
@@ -205,6 +236,29 @@ def test_completejourney_is_whole():
     assert len(load_coupons()) == 116_204
     mailings.require_complete()
     mailings.history.require_complete()
+
+
+@needs_journey
+def test_who_bought_of_completejourney_is_what_a_plain_count_says():
+    log = load_impressions("completejourney")
+    mailings = log.to_pandas()
+    assert (mailings.bought >= mailings.label).all()
+    assert mailings.bought.sum() == 4_906
+    campaigns = log.catalogue.to_pandas().set_index("item")
+    coupons = load_coupons().to_pandas()
+    purchases = log.history.table.select(["user", "item", "time"]).to_pandas()
+    for campaign in (3, 6, 10, 16):
+        products = set(coupons.item[coupons.candidate == campaign])
+        begin = campaigns.start[campaign]
+        end = begin + pd.Timedelta(days=int(campaigns.days[campaign]) + 1)
+        then = purchases[(purchases.time >= begin) & (purchases.time < end)]
+        buyers = set(then.user[[item in products for item in then.item]])
+        shown = mailings[mailings.item == campaign]
+        expected = [
+            float(user in buyers or redeemed)
+            for user, redeemed in zip(shown.user, shown.label, strict=True)
+        ]
+        assert shown.bought.tolist() == expected
 
 
 @needs_journey

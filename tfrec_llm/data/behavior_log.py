@@ -36,9 +36,11 @@ class BehaviorLog:
         catalogue: What is known of the items.
         users: What is known of the users.
         history: Of a held-out part, all that the same users did before; set by the splits.
+        labels: Columns that are further labels, such as the click beside a conversion. They say
+            what came of a row, so they are no context and nothing is predicted from them.
 
     Raises:
-        MissingColumnError: If user, item or time is not in the table.
+        MissingColumnError: If user, item, time or a label is not in the table.
         MixedTypeError: If the ids of the catalogue or the users are of another type.
 
     Example:
@@ -59,13 +61,15 @@ class BehaviorLog:
         catalogue: Catalogue | None = None,
         users: UserTable | None = None,
         history: Optional["BehaviorLog"] = None,
+        labels: Sequence[str] = (),
     ):
-        check_columns(table.column_names, _ROLES[:3])
+        check_columns(table.column_names, [*_ROLES[:3], *labels])
         others = [name for name in table.column_names if name not in _ROLES]
         self.table = table.select([n for n in _ROLES if n in table.column_names] + others)
         self.catalogue = catalogue
         self.users = users
         self.history = history
+        self.labels = tuple(labels)
         _check_same_ids(self.table["item"], catalogue)
         _check_same_ids(self.table["user"], users)
         self._codes: dict[str, tuple[np.ndarray, pa.Array]] = {}
@@ -250,8 +254,8 @@ class BehaviorLog:
 
     @property
     def context(self) -> list[str]:
-        """Names of the context columns."""
-        return [name for name in self.table.column_names if name not in _ROLES]
+        """Names of the context columns: of all that are no label and have no other part."""
+        return [n for n in self.table.column_names if n not in _ROLES and n not in self.labels]
 
     @property
     def num_users(self) -> int:
@@ -379,6 +383,7 @@ class BehaviorLog:
             catalogue=self.catalogue,
             users=self.users,
             history=self.history if history is None else history,
+            labels=self.labels,
         )
         # Renumbering what is numbered already is far cheaper than hashing strings anew.
         taken._codes = {
@@ -414,6 +419,7 @@ class BehaviorLog:
             catalogue=other.catalogue if self.catalogue is None else self.catalogue,
             users=other.users if self.users is None else self.users,
             history=other.history if self.history is None else self.history,
+            labels=tuple(dict.fromkeys(self.labels + other.labels)),
         )
 
     def to_pandas(self) -> "pd.DataFrame":

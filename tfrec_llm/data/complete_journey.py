@@ -54,7 +54,12 @@ def read_mailings(folder: Path) -> BehaviorLog:
     names = {"household_id": "user", "campaign_id": "item", "redemption_date": "time"}
     redemptions = _read(folder, "coupon_redemptions", names)
     table = table.append_column("time", campaigns.lookup(table["item"])["start"])
-    table = table.append_column("label", pa.array(_redeemed(table, redemptions)))
+    redeemed = _redeemed(table, redemptions)
+    table = table.append_column("label", pa.array(redeemed))
+    history = read_purchases(folder)
+    # A coupon is redeemed by buying its product, also where no such purchase is on record.
+    bought = np.maximum(_bought(table, campaigns, read_coupons(folder), history), redeemed)
+    table = table.append_column("bought", pa.array(bought))
     users, known = dictionary_encode(table["user"])
     moments = _microseconds(table["time"])
     starts, ends = PastRows(users, moments).before(users, moments)
@@ -69,8 +74,9 @@ def read_mailings(folder: Path) -> BehaviorLog:
     since = np.zeros(len(table))
     since[some] = (moments[some] - days[past.order[ends[some] - 1]]) / _DAY
     table = table.append_column("days_since_redemption", pa.array(since, mask=~some))
-    history = read_purchases(folder)
-    return BehaviorLog(table, catalogue=campaigns, users=history.users, history=history)
+    return BehaviorLog(
+        table, catalogue=campaigns, users=history.users, history=history, labels=["bought"]
+    )
 
 
 def read_coupons(folder: Path) -> pa.Table:
@@ -143,3 +149,20 @@ def _redeemed(mailings: pa.Table, redemptions: pa.Table) -> np.ndarray:
     numbered = mailings.append_column("row", pa.array(np.arange(len(mailings))))
     joined = numbered.join(pairs, ["user", "item"], join_type="left outer").sort_by("row")
     return pc.fill_null(joined["redeemed"], np.float32(0)).to_numpy()
+
+
+def _bought(
+    mailings: pa.Table, campaigns: Catalogue, coupons: pa.Table, purchases: BehaviorLog
+) -> np.ndarray:
+    """float32: 1 for a mailing whose household bought, while the campaign ran, what it is about."""
+    bought = np.zeros(len(mailings), np.float32)
+    times = purchases.times()
+    begins = _microseconds(campaigns.column("start"))
+    ends = begins + (campaigns.column("days").to_numpy() + 1) * _DAY
+    for campaign, begin, end in zip(campaigns.ids, begins, ends, strict=True):
+        products = coupons.filter(pc.equal(coupons["candidate"], campaign))["item"]
+        then = purchases.table.filter(pa.array((times >= begin) & (times < end)))
+        buyers = then.filter(pc.is_in(then["item"], value_set=products))["user"]
+        by_buyer = pc.is_in(mailings["user"], value_set=buyers)
+        bought[pc.and_(pc.equal(mailings["item"], campaign), by_buyer).to_numpy()] = 1.0
+    return bought

@@ -28,7 +28,10 @@ def load_impressions(name: str, *, path: _Path = None) -> BehaviorLog:
 
     - `"completejourney"`: a row for each of the 6,589 mailings of a campaign to a household, at
       the start of the campaign; the label is 1 where the household redeemed a coupon of it (792,
-      12.0 %). History: the purchases, whose catalogue describes products. Catalogue: type, start
+      12.0 %). A second label, `bought`, is 1 where it bought a product of one of the coupons, from
+      the start of the campaign to the end of its last day (4,906, 74.5 %). Who redeems buys: 14
+      households redeemed without such a purchase on record, and count as having bought.
+      History: the purchases, whose catalogue describes products. Catalogue: type, start
       and days of a campaign, number of its coupons and of the products these are for, and the
       departments and categories of these, the most frequent first. Users: demographics, known of
       801 of the 2,469 households. Context: how many campaigns were mailed to the household and
