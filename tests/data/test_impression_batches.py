@@ -6,7 +6,7 @@ import tfrec_llm
 from tfrec_llm.data import BehaviorLog, UserSequences, Vocabulary
 from tfrec_llm.data.impression_batches import RankingBatches, behaviors_before, ranking_batches
 from tfrec_llm.data.vocabulary import MASK
-from tfrec_llm.errors import DataError, EmptyLogError
+from tfrec_llm.errors import DataError, EmptyLogError, MissingColumnError
 
 USERS, IMPRESSIONS = 50, 1000
 
@@ -178,6 +178,27 @@ def test_an_impression_log_becomes_batches(clicks):
             )
     # Item 9 and user c are not known: index 2, and no history.
     assert found == {0: (5, [3], 1, 0), 1: (2, [5], 0, 0), 2: (3, [], 1, 1)}
+
+
+def test_tasks_may_be_called_otherwise_than_their_columns(clicks):
+    by_task = {"click": "label", "conversion": "bought"}
+    batches, named = (
+        ranking_batches(clicks, Vocabulary([1, 2, 3]), labels=labels)
+        for labels in (by_task, list(by_task.values()))
+    )
+    _, labels, _ = batches[0]
+    assert list(labels) == ["click", "conversion"]
+    for task, column in by_task.items():
+        np.testing.assert_array_equal(labels[task], named[0][1][column])
+    with pytest.raises(MissingColumnError, match="'ordered'"):
+        ranking_batches(clicks, Vocabulary([1]), labels={"conversion": "ordered"})
+
+
+def test_no_label_is_among_the_inputs(clicks):
+    inputs = ranking_batches(clicks, Vocabulary([1, 2, 3]), labels=None)[0]
+    assert sorted(inputs) == [
+        *("candidates", "history_lengths", "items", "positions", "segments", "target_positions")
+    ]
 
 
 def test_what_does_not_fit_is_told(shop, clicks):

@@ -304,7 +304,7 @@ def ranking_batches(
     candidates: Vocabulary | None = None,
     profiles: Vocabulary | None = None,
     context: "FeatureEncoding | None" = None,
-    labels: str | Sequence[str] | None = "label",
+    labels: str | Sequence[str] | Mapping[str, str] | None = "label",
     behaviors: Sequence[str] | None = None,
     **options: Any,
 ) -> RankingBatches:
@@ -318,7 +318,8 @@ def ranking_batches(
         candidates: Of the items shown; None for `vocabulary`.
         profiles: Of the users, for models with a `user_embedding`.
         context: Fitted encoding of context columns, such as hour or device.
-        labels: Column of the labels, or several for several tasks; None for
+        labels: Column of the labels; for several tasks several, or the column
+            of each task by its name, `{"click": "clicked", ...}`; None for
             inference.
         behaviors: See `UserSequences.from_log`.
         **options: Of `RankingBatches`.
@@ -338,7 +339,8 @@ def ranking_batches(
     if isinstance(labels, str):
         truth: Any = impressions.column(labels).to_numpy()
     elif labels is not None:
-        truth = {name: impressions.column(name).to_numpy() for name in labels}
+        columns = labels if isinstance(labels, Mapping) else {name: name for name in labels}
+        truth = {task: impressions.column(name).to_numpy() for task, name in columns.items()}
     else:
         truth = None
     return RankingBatches(
