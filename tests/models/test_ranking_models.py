@@ -5,7 +5,14 @@ from keras import ops
 from layer_test import run_layer_test
 
 from tfrec_llm.data import FeatureEncoding, RankingBatches, UserSequences
-from tfrec_llm.layers import FeatureEmbedding, ItemContents, ItemEmbedding, UserEmbedding
+from tfrec_llm.errors import DataError
+from tfrec_llm.layers import (
+    FeatureEmbedding,
+    ItemContents,
+    ItemEmbedding,
+    PriorCorrection,
+    UserEmbedding,
+)
 from tfrec_llm.models import (
     BehaviorEncoder,
     ClickModel,
@@ -58,6 +65,14 @@ def labels(seed=0):
     return (np.random.default_rng(seed).random(IMPRESSIONS) < 0.4).astype("float32")
 
 
+def likely(found):
+    """Labels as probable as a model says, by task where there are several."""
+    if isinstance(found, dict):
+        click = likely(found["click"])
+        return {"click": click, "conversion": click * likely(found["conversion_given_click"])}
+    return (np.random.default_rng(0).random(len(found)) < found).astype("float32")
+
+
 def batches(shop, **options):
     sequences, impressions = shop
     return RankingBatches(sequences, **impressions, max_length=8, **options)
@@ -65,7 +80,8 @@ def batches(shop, **options):
 
 def wide(model, shop):
     """Weights that are wide, so that what should not be seen would show."""
-    model.build()
+    if not model.built:
+        model.build()
     rng = np.random.default_rng(0)
     model.set_weights([weight + rng.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
     return model
@@ -250,6 +266,100 @@ def test_clicks_that_follow_from_history_and_candidate_are_learned():
     model.compile(keras.optimizers.Adam(0.01), weighted_metrics=["auc"])
     model.fit(data, epochs=12, verbose=0)
     assert model.evaluate(data, return_dict=True)["auc"] > 0.99
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow loads it again")
+@pytest.mark.parametrize("model_class", [ClickModel, ConversionModel])
+def test_exported_models_give_the_probabilities_of_predict(model_class, shop, context, tmp_path):
+    import tensorflow as tf
+
+    sequences, impressions = shop
+    kinds = np.random.default_rng(0).integers(0, 3, len(sequences.items)).astype("int32")
+    sequences = UserSequences(
+        sequences.items, sequences.offsets, times=sequences.times, behaviors=kinds
+    )
+    encoding, arrays = context
+    model = model_class(
+        encoder(num_behaviors=2),
+        context=FeatureEmbedding(encoding.specs, 8),
+        user_embedding=UserEmbedding(9, 8),
+    )
+    wide(model, shop)
+    raw = model.predict(batches((sequences, impressions), context=arrays))
+    data = batches((sequences, impressions), labels=likely(raw), context=arrays, batch_size=50)
+    model.calibrate(data)
+    model.export(tmp_path / "clicks", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "clicks"))
+    found = model.predict(data)
+    for index in range(len(data)):
+        asked = data.impressions(index)
+        output = served.serve({name: tf.constant(v) for name, v in data[index][0].items()})
+        for task, values in (output if isinstance(output, dict) else {"": output}).items():
+            expected = (found[task] if task else found)[asked[asked >= 0]]
+            np.testing.assert_allclose(values.numpy()[asked >= 0, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+def test_calibration_makes_probabilities_as_high_as_clicks_are_frequent(method, shop, tmp_path):
+    rng = np.random.default_rng(0)
+    model = wide(ClickModel(encoder()), shop)
+    model.compile(keras.optimizers.Adam(0.01))
+    raw = model.predict(batches(shop))
+    rare = (rng.random(IMPRESSIONS) < 0.4 * raw**2).astype("float32")
+    data = batches(shop, labels=rare)
+    found = model.calibrate(data, method=method).predict(data)
+    assert abs(found.mean() - rare.mean()) < 0.01 < abs(raw.mean() - rare.mean())
+    assert (np.diff(found[np.argsort(raw)]) >= -1e-6).all()
+    np.testing.assert_allclose(model.evaluate(data), log_loss(rare, found), rtol=1e-4)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(data), found, atol=1e-6)
+    # Calibrating again starts from what the weights themselves give.
+    again = loaded.calibrate(data, method=method)
+    np.testing.assert_allclose(again.predict(data), found, atol=1e-5)
+    again.set_calibration(None)
+    np.testing.assert_allclose(again.predict(data), raw, atol=1e-6)
+
+
+def log_loss(truth, probabilities):
+    p = probabilities.astype("float64")
+    return -np.mean(truth * np.log(p) + (1 - truth) * np.log(1 - p))
+
+
+def test_training_leaves_the_calibration_out(shop):
+    data = batches(shop, labels=labels())
+    model = wide(ClickModel(encoder()), shop)
+    weights = model.get_weights()
+    found = []
+    for calibration in (None, PriorCorrection(0.2)):
+        model.set_weights(weights)
+        model.set_calibration(calibration)
+        model.compile(keras.optimizers.SGD(0.1))
+        model.fit(data, epochs=2, verbose=0)
+        found.append(model.predict(data))
+    assert not np.allclose(*found)
+    np.testing.assert_allclose(PriorCorrection(0.2)(found[0]), found[1], atol=1e-5)
+
+
+def test_calibrated_conversions_still_need_their_clicks(shop):
+    model = wide(ConversionModel(encoder()), shop)
+    truth = likely(model.predict(batches(shop)))
+    found = model.calibrate(batches(shop, labels=truth)).predict(batches(shop))
+    assert (found["conversion"] <= found["click"]).all()
+    np.testing.assert_allclose(
+        found["click"] * found["conversion_given_click"], found["conversion"], rtol=1e-5
+    )
+
+
+def test_calibration_says_what_it_cannot_use(shop):
+    model = wide(ClickModel(encoder()), shop)
+    with pytest.raises(ValueError, match="no labels"):
+        model.calibrate(batches(shop))
+    with pytest.raises(ValueError, match="method must be one of"):
+        model.calibrate(batches(shop, labels=labels()), method="much")
+    with pytest.raises(DataError, match="All 120 labels are 0"):
+        model.calibrate(batches(shop, labels=0 * labels()))
 
 
 def test_unknown_options_are_refused():

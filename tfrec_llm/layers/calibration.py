@@ -29,6 +29,9 @@ class Calibration(keras.layers.Layer):
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
 
+    def build(self, probabilities_shape=None):
+        super().build(probabilities_shape)
+
     def add_constant(self, name: str, values: Any) -> Any:
         """Returns a float32 weight that is not trained."""
         return self.add_weight(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from tfrec_llm.models.ranking_model import RankingModel
 
@@ -46,6 +47,13 @@ class ConversionModel(RankingModel):
             "conversion": click * given_click,
             "conversion_given_click": given_click,
         }
+
+    def calibrated(self, probabilities):
+        # Each curve is fitted by itself; a conversion still needs its click.
+        found = super().calibrated(probabilities)
+        conversion = ops.minimum(found["conversion"], found["click"])
+        given_click = conversion / ops.maximum(found["click"], keras.config.epsilon())
+        return found | {"conversion": conversion, "conversion_given_click": given_click}
 
     def default_loss(self) -> Any:
         loss = super().default_loss()

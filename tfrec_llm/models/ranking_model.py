@@ -1,6 +1,6 @@
 """What the models of clicks and conversions share."""
 
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -8,15 +8,26 @@ from keras import ops
 
 from tfrec_llm.data.impression_batches import RankingBatches
 from tfrec_llm.data.vocabulary import MASK, PADDING
+from tfrec_llm.layers.calibration import Calibration
 from tfrec_llm.layers.interest_attention import InterestAttention
+from tfrec_llm.layers.isotonic_calibration import IsotonicCalibration
 from tfrec_llm.layers.item_contents import ItemContents
 from tfrec_llm.layers.normalization import normalization
 from tfrec_llm.layers.recommendation import Recommendation
+from tfrec_llm.layers.temperature_calibration import TemperatureCalibration
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.models.encoder_task import EncoderTask
 
 INTERESTS = (None, "mean", "attention")
-_LAYERS = ("encoder", "candidate_embedding", "contents", "user_embedding", "context")
+CALIBRATIONS = ("temperature", "isotonic")
+_LAYERS = (
+    "encoder",
+    "candidate_embedding",
+    "contents",
+    "user_embedding",
+    "context",
+    "calibration",
+)
 
 
 class RankingModel(EncoderTask):
@@ -53,6 +64,9 @@ class RankingModel(EncoderTask):
         product: See `Recommendation`.
         num_crosses: See `Recommendation`.
         dropout: Share of the head's hidden layer dropped in training.
+        calibration: Layer of `tfrec_llm.layers` that makes the probabilities
+            true, such as a `PriorCorrection`, or a dict of them by task; see
+            `calibrate`. Training leaves it out.
 
     Call arguments:
         inputs: Batch, see `RankingBatches`.
@@ -74,6 +88,7 @@ class RankingModel(EncoderTask):
         product: bool = True,
         num_crosses: int = 0,
         dropout: float = 0.0,
+        calibration: Calibration | dict[str, Calibration] | None = None,
         **kwargs: Any,
     ):
         if interest not in INTERESTS:
@@ -90,6 +105,7 @@ class RankingModel(EncoderTask):
         self.product = product
         self.num_crosses = num_crosses
         self.dropout = dropout
+        self.calibration: Any = calibration
 
     @property
     def item_layer(self):
@@ -130,6 +146,9 @@ class RankingModel(EncoderTask):
             small = keras.initializers.TruncatedNormal(stddev=0.02)
             self.mix = keras.layers.Dense(width, kernel_initializer=small, name="mix")
             self.mix.build((None, None, mixed))
+        for layer in _calibrations(self.calibration):
+            if not layer.built:
+                layer.build()
         self.build_tasks()
 
     def build_tasks(self) -> None:
@@ -186,7 +205,19 @@ class RankingModel(EncoderTask):
             vectors.extend(ops.unstack(tokens, len(self.context.specs), axis=-2))
         if vectors:
             h_u = h_u + self.mix(ops.concatenate(vectors, axis=-1))
-        return self.probabilities(h_u, g_i, training=training)
+        probabilities = self.probabilities(h_u, g_i, training=training)
+        # Weights learn from what they give themselves.
+        if training or self.calibration is None:
+            return probabilities
+        return self.calibrated(probabilities)
+
+    def calibrated(self, probabilities):
+        """Returns probabilities behind the calibration, which is there."""
+        if not isinstance(probabilities, dict):
+            return self.calibration(probabilities)
+        return probabilities | {
+            task: layer(probabilities[task]) for task, layer in self.calibration.items()
+        }
 
     def interest_in(self, g_i, inputs):
         """Returns what of each history speaks for the candidates.
@@ -257,6 +288,92 @@ class RankingModel(EncoderTask):
                 into[asked[asked >= 0]] = np.asarray(values)[asked >= 0, 0]
         return found.get("", found)
 
+    def calibrate(self, x: RankingBatches, *, method: str = "temperature") -> Self:
+        """Makes the probabilities as high as held-out labels are frequent.
+
+        The calibration becomes part of the model: it is saved, exported and served. Training goes
+        on without it; calibrate again after that.
+
+        Args:
+            x: Impressions with labels, on which the model was not trained.
+            method: `"temperature"` (a temperature and a shift of the logits), or `"isotonic"`
+                (any rising curve; it takes a thousand clicks and more).
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: If `method` has an unknown name or `x` has no labels.
+            DataError: If all labels are of one class, or the probabilities point the wrong way.
+        """
+        if method not in CALIBRATIONS:
+            raise ValueError(f"method must be one of {CALIBRATIONS}, got {method!r}.")
+        if x.labels is None:
+            raise ValueError("The batches have no labels to calibrate on.")
+
+        def fitted(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
+            if method == "isotonic":
+                return IsotonicCalibration.fit(labels, probabilities, weights=x.weights)
+            return TemperatureCalibration.fit(labels, probabilities, weights=x.weights, shift=True)
+
+        kept = self.calibration
+        self.set_calibration(None)
+        try:
+            found = self.predict(x)
+            if isinstance(found, dict):
+                kept = {task: fitted(labels, found[task]) for task, labels in x.labels.items()}
+            else:
+                kept = fitted(x.labels, found)
+        finally:
+            self.set_calibration(kept)
+        return self
+
+    def set_calibration(self, calibration: Calibration | dict[str, Calibration] | None) -> None:
+        """Puts another calibration behind the probabilities, or none.
+
+        Args:
+            calibration: A layer, or a dict of them by task.
+        """
+        for layer in _calibrations(calibration):
+            if not layer.built:
+                layer.build()
+        # Keras locks what was built, as its own enable_lora has it, too.
+        self._tracker.unlock()
+        for layer in _calibrations(self.calibration):
+            if layer in self._layers:
+                self._layers.remove(layer)
+        self.calibration = calibration
+        self._tracker.lock()
+        self.test_function = self.predict_function = None
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Writes the model for serving; it takes batches as `RankingBatches` makes them.
+
+        Args:
+            filepath: Folder or file, as in `keras.Model.export`.
+            format: As in `keras.Model.export`.
+            **kwargs: As in `keras.Model.export`.
+        """
+        if not self.built:
+            self.build()
+        kwargs.setdefault("input_signature", [self.batch_spec()])
+        super().export(filepath, format=format, **kwargs)
+
+    def batch_spec(self) -> dict[str, keras.InputSpec]:
+        """Returns shapes and dtypes of the arrays of a batch, by name."""
+        names = ["items", "segments", "positions"]
+        names += ["target_positions", "history_lengths", "candidates"]
+        if self.encoder.num_behaviors:
+            names.append("behaviors")
+        if self.user_embedding is not None:
+            names.append("profiles")
+        specs = {name: keras.InputSpec(shape=(None, None), dtype="int32") for name in names}
+        for feature in () if self.context is None else self.context.specs:
+            dtype = "int32" if feature.is_index else "float32"
+            shape = (None, None, *feature.shape)
+            specs[f"context_{feature.name}"] = keras.InputSpec(shape=shape, dtype=dtype)
+        return specs
+
     def compute_output_spec(self, inputs, training=None):
         return keras.KerasTensor((*inputs["candidates"].shape, 1), dtype="float32")
 
@@ -294,3 +411,9 @@ class RankingModel(EncoderTask):
                 "The encoder is causal and was not trained to fill masks: make the batches with "
                 'histories="shared" for training, and "own" for probabilities.'
             )
+
+
+def _calibrations(calibration: Any) -> list[Calibration]:
+    if calibration is None:
+        return []
+    return list(calibration.values()) if isinstance(calibration, dict) else [calibration]
