@@ -108,6 +108,14 @@ def test_all_batches_have_the_same_places_and_targets(shop):
     assert shapes == {(batches.row_length, batches.num_targets, 1)}
 
 
+def test_a_small_batch_is_a_row(shop):
+    sequences, impressions = shop
+    batches = RankingBatches(sequences, **impressions, batch_size=1, histories="shared")
+    assert len(batches) == batches.packing.num_rows < IMPRESSIONS
+    asked = [batches.impressions(index) for index in range(len(batches))]
+    assert sorted(np.concatenate([one[one >= 0] for one in asked])) == list(range(IMPRESSIONS))
+
+
 def test_shared_readings_take_far_less_room(shop):
     sequences, impressions = shop
     places = {

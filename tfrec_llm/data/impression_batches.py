@@ -146,7 +146,8 @@ class RankingBatches(keras.utils.PyDataset):
         self.set_epoch(self.epoch + 1)
 
     def __len__(self) -> int:
-        return max(1, round(len(self.candidates) / self.batch_size))
+        # A batch is a row at the least.
+        return max(1, min(round(len(self.candidates) / self.batch_size), self.packing.num_rows))
 
     def __getitem__(self, index: int) -> Any:
         """Returns inputs, labels and weights of a batch; the inputs alone without labels.
