@@ -19,6 +19,7 @@ _PACKAGES = (
     "metrics",
     "models",
     "optimizers",
+    "reranking",
     "training",
 )
 _NAMES = {

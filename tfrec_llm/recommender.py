@@ -19,7 +19,7 @@ from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import NotFittedError
 from tfrec_llm.evaluation.comparison import Comparison, compare
 from tfrec_llm.evaluation.item_scores import ItemScores
-from tfrec_llm.evaluation.model_scorer import model_item_scores, similarities
+from tfrec_llm.evaluation.model_scorer import model_item_scores, model_vectors_of, similarities
 from tfrec_llm.evaluation.scorer import Scorer
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
@@ -283,6 +283,10 @@ class Recommender(Scorer):
     def item_scores(self, sequences: UserSequences) -> ItemScores:
         self._require_fitted()
         return model_item_scores(self.model, self.vocabulary, sequences)
+
+    def vectors_of(self, items: np.ndarray) -> np.ndarray:
+        self._require_fitted()
+        return model_vectors_of(self.model, items)
 
     def compare(
         self,

@@ -1,10 +1,18 @@
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 
 from tfrec_llm.data import BehaviorLog, Catalogue, UserSequences, Vocabulary, leave_last_out
 from tfrec_llm.data.vocabulary import NUM_RESERVED
-from tfrec_llm.errors import MixedTypeError, NotFittedError, UnknownItemError, UnknownUserError
+from tfrec_llm.errors import (
+    DataError,
+    MissingColumnError,
+    MixedTypeError,
+    NotFittedError,
+    UnknownItemError,
+    UnknownUserError,
+)
 from tfrec_llm.evaluation import Scorer
 
 ITEMS = list("ABCDEFGH")
@@ -142,6 +150,54 @@ def test_users_keep_the_type_of_their_ids():
     assert scorer.recommend([4], k=1)["user"].to_list() == [4]
     with pytest.raises(MixedTypeError):
         scorer.recommend(["4"])
+
+
+@pytest.fixture
+def priced(log):
+    """A scorer whose catalogue lacks B and H, and F's price."""
+    prices = {"A": 5.0, "C": 1.0, "D": 2.0, "E": 3.0, "F": None, "G": 4.0, "X": 0.5}
+    table = pd.DataFrame({"item": list(prices), "price": list(prices.values())})
+    table["tags"] = [["new"] if item in "CE" else ["old", "new"] for item in prices]
+    return FollowingItems(BehaviorLog(log.table, catalogue=Catalogue.from_pandas(table)))
+
+
+def test_only_items_that_satisfy_a_condition_are_recommended(priced):
+    options = {"k": 8, "filter_seen": False}
+    found = priced.recommend(["ann"], where=pc.field("price") < 4.5, **options)
+    assert listed(found, "ann") == ["E", "G", "C", "D"]
+    # Neither an item without a price nor one that the catalogue does not hold satisfies either.
+    found = priced.recommend(["ann"], where=pc.field("price") >= 4.5, **options)
+    assert listed(found, "ann") == ["A"]
+    found = priced.recommend(["ann"], where=pc.field("price").is_null(), **options)
+    assert listed(found, "ann") == ["F"]
+    both = (pc.field("price") > 1) & ~pc.field("item").isin(["E"])
+    assert listed(priced.recommend(["ann"], where=both, **options), "ann") == ["G", "A", "D"]
+    lists = pc.list_value_length(pc.field("tags")) == 1
+    assert listed(priced.recommend(["ann"], where=lists, **options), "ann") == ["E", "C"]
+    assert len(priced.recommend(["ann"], where=pc.field("price") < 0.0)) == 0
+
+
+@pytest.mark.parametrize("candidates", [["H", "G", "E"], [["H", "G", "E"], ["D", "F"]]])
+def test_a_condition_joins_with_candidates_and_exclusions(priced, candidates):
+    where = pc.field("price") < 4.5
+    found = priced.recommend(["ann", "bob"], candidates=candidates, where=where)
+    assert listed(found, "ann") == ["E", "G"]
+    assert listed(found, "bob") == (["G"] if candidates[0] == "H" else ["D"])
+    found = priced.recommend(["ann", "bob"], candidates=candidates, where=where, exclude=["E"])
+    assert listed(found, "ann") == ["G"]
+
+
+def test_conditions_that_cannot_be_told_say_why(priced):
+    with pytest.raises(MissingColumnError, match=r"no column 'cost'. It has 'item', 'price'"):
+        priced.recommend(["ann"], where=pc.field("cost") < 50)
+    for where in (pc.field("price") < "dear", pc.field("price") + 1):
+        with pytest.raises(DataError, match=r"no condition on the catalogue.*price \(double\)"):
+            priced.recommend(["ann"], where=where)
+    with pytest.raises(TypeError, match=r"pc.field.*got str"):
+        priced.recommend(["ann"], where="price < 50")
+    priced.catalogue = None
+    with pytest.raises(DataError, match="there is no catalogue"):
+        priced.recommend(["ann"], where=pc.field("price") < 50)
 
 
 def test_wrong_calls_say_what_is_wrong(scorer):

@@ -145,6 +145,11 @@ class Blend(Scorer):
         mixed[:, :NUM_RESERVED] = -np.inf
         return mixed
 
+    def vectors_of(self, items: np.ndarray) -> np.ndarray | None:
+        """Returns the vectors of the first scorer that has any."""
+        found = (scorer.vectors_of(items) for scorer in self.scorers.values())
+        return next((vectors for vectors in found if vectors is not None), None)
+
     def _shortlists(
         self, task: RankingTask, chunk_size: int
     ) -> list[tuple[np.ndarray, np.ndarray]]:

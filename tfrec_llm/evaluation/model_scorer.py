@@ -67,6 +67,15 @@ class ModelScorer(Scorer):
     def item_scores(self, sequences: UserSequences) -> ItemScores:
         return model_item_scores(self.model, self.vocabulary, sequences)
 
+    def vectors_of(self, items: np.ndarray) -> np.ndarray:
+        return model_vectors_of(self.model, items)
+
+
+def model_vectors_of(model: "BehaviorModel", items: np.ndarray) -> np.ndarray:
+    """Returns a model's item vectors, as `Scorer.vectors_of` does."""
+    indexes = np.asarray(items + NUM_RESERVED, np.int32)
+    return np.asarray(ops.cast(model.vectors_of(indexes), "float32"))
+
 
 def model_item_scores(
     model: "BehaviorModel",

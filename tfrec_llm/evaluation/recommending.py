@@ -1,20 +1,26 @@
 """The steps of `Scorer.recommend`: whom, which items, and the best of them."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfrec_llm.data.columns import check_columns
 from tfrec_llm.data.id_index import as_ids
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, OnUnknown, Vocabulary
-from tfrec_llm.errors import UnknownUserError
+from tfrec_llm.errors import DataError, UnknownUserError
 from tfrec_llm.evaluation.item_scores import Columns, ItemScores, Places
 from tfrec_llm.metrics.running_top_k import RunningTopK
+from tfrec_llm.reranking.shortlists import Shortlists
+
+if TYPE_CHECKING:
+    from tfrec_llm.data.feature_table import Catalogue
 
 
 @dataclass(frozen=True)
@@ -26,20 +32,23 @@ class KnownOrNew:
         names: What to call them in the result, `[users]`.
         asked: int64 `[users]`, their places in the list that was asked for.
         number_asked: Length of that list.
+        named: Whether the names are raw ids of users, not numbers in their place.
     """
 
     sequences: UserSequences
     names: pa.Array
     asked: np.ndarray
     number_asked: int
+    named: bool = True
 
     @classmethod
     def known(cls, histories: UserSequences, users: Any, *, on_unknown: str) -> "KnownOrNew":
         """Finds known users by their raw ids; all of them when `users` is None."""
         if users is None:
             everyone = np.arange(len(histories))
-            names = pa.array(everyone) if histories.user_ids is None else histories.user_ids
-            return cls(histories, names, everyone, len(histories))
+            named = histories.user_ids is not None
+            names = histories.user_ids if named else pa.array(everyone)
+            return cls(histories, names, everyone, len(histories), named)
         names = as_ids(users)
         if isinstance(names, pa.ChunkedArray):
             names = names.combine_chunks()
@@ -105,6 +114,56 @@ class ItemFilter:
         encoded = vocabulary.encode(items, on_unknown=on_unknown).astype(np.int64) - NUM_RESERVED
         return cls(common=np.unique(encoded[encoded >= 0]))
 
+    @classmethod
+    def where(
+        cls, condition: Any, catalogue: "Catalogue | None", vocabulary: Vocabulary
+    ) -> "ItemFilter":
+        """Finds the items of the catalogue that satisfy a condition on its columns."""
+        if not isinstance(condition, pc.Expression):
+            raise TypeError(
+                'where is a condition on columns of the catalogue, such as pc.field("price") < 50 '
+                f"with pyarrow.compute as pc; got {type(condition).__name__}."
+            )
+        if catalogue is None:
+            raise DataError(
+                "where is a condition on the catalogue, but there is no catalogue. Give it to the "
+                "log that is fitted."
+            )
+        try:
+            found = catalogue.table.filter(condition)[catalogue.key]
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            missing = re.search(r"No match for FieldRef\.Name\((.*?)\)", reason)
+            if missing is not None:
+                check_columns(catalogue.table.column_names, [missing[1]], "catalogue")
+            columns = ", ".join(f"{one.name} ({one.type})" for one in catalogue.table.schema)
+            raise DataError(
+                f"where={condition} is no condition on the catalogue: {reason}. Its columns are "
+                f"{columns}."
+            ) from error
+        indexes = vocabulary.encode(found, on_unknown="ignore").astype(np.int64)
+        return cls(common=np.unique(indexes[indexes >= NUM_RESERVED] - NUM_RESERVED))
+
+    def joined_to(self, other: "ItemFilter | None") -> "ItemFilter":
+        """Returns the items of both; this one is common to all users."""
+        assert self.common is not None
+        if other is None:
+            return self
+        if other.by_user is None:
+            return ItemFilter(common=np.intersect1d(self.common, other.items()))
+        rows, items = item_places(other.by_user)
+        kept = np.isin(items, self.common)
+        counts = np.bincount(rows[kept], minlength=len(other.by_user))
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return ItemFilter(by_user=UserSequences(items[kept] + NUM_RESERVED, offsets))
+
+    def items(self) -> np.ndarray:
+        """Returns all items of the filter, each once, rising, counted from the first."""
+        if self.by_user is None:
+            assert self.common is not None
+            return self.common
+        return np.unique(item_places(self.by_user)[1])
+
     def places(self, rows: np.ndarray) -> Places | Columns:
         """Returns the places of the items in the scores of the users at `rows`."""
         if self.by_user is None:
@@ -121,21 +180,26 @@ def item_places(sequences: UserSequences) -> tuple[np.ndarray, np.ndarray]:
     return rows[known], items[known]
 
 
-def recommend_chunk(
+def reachable(
+    allowed: ItemFilter | None, barred: ItemFilter | None, vocabulary: Vocabulary
+) -> np.ndarray:
+    """Returns the items that may be on anybody's list, rising, counted from the first."""
+    items = np.arange(len(vocabulary)) if allowed is None else allowed.items()
+    if barred is None or barred.common is None:
+        return items
+    return np.setdiff1d(items, barred.common)
+
+
+def best_items(
     score: Callable[[UserSequences], ItemScores],
-    asked: KnownOrNew,
+    sequences: UserSequences,
     rows: np.ndarray,
     k: int,
     filter_seen: bool,
     allowed: ItemFilter | None,
     barred: ItemFilter | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Recommends to the users at `rows`.
-
-    Returns:
-        Flat arrays: row of the user, rank, item counted from the first, score.
-    """
-    sequences = asked.sequences.take(rows)
+) -> Shortlists:
+    """Returns the best items for the users at `rows`, who did what `sequences` say."""
     scores = score(sequences)
     removed: list[Places | Columns] = []
     if filter_seen:
@@ -151,6 +215,4 @@ def recommend_chunk(
             removed=[places.within(first, block) for places in removed],
             only=None if only is None else only.within(first, block),
         )
-    found_rows, ranks = np.nonzero(best.columns >= 0)
-    items = best.columns[found_rows, ranks]
-    return rows[found_rows], ranks + 1, items, best.scores[found_rows, ranks]
+    return Shortlists(best.columns, best.scores)

@@ -12,14 +12,16 @@ from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import NotFittedError
 from tfrec_llm.evaluation.item_scores import ItemScores
 from tfrec_llm.evaluation.protocol import RankingTask, scores_in_blocks, users_at_once
-from tfrec_llm.evaluation.recommending import ItemFilter, KnownOrNew, recommend_chunk
+from tfrec_llm.evaluation.recommending import ItemFilter, KnownOrNew, best_items, reachable
 from tfrec_llm.evaluation.report import Report
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow.compute as pc
 
     from tfrec_llm.data.behavior_log import BehaviorLog
     from tfrec_llm.data.feature_table import Catalogue
+    from tfrec_llm.reranking.reranker import Reranker
 
 
 class Scorer(abc.ABC):
@@ -88,6 +90,17 @@ class Scorer(abc.ABC):
         scores /= scores.sum(axis=1, keepdims=True)
         return scores
 
+    def vectors_of(self, items: np.ndarray) -> np.ndarray | None:
+        """Returns vectors whose cosines say how alike items are.
+
+        Args:
+            items: int `[m]`, counted from 0 for the first item of the vocabulary.
+
+        Returns:
+            float32 `[m, width]`; None where the scorer has none, as counting has not.
+        """
+        return None
+
     def sequences(self, log: "BehaviorLog") -> UserSequences:
         """Returns the histories of a log's users as `score` takes them.
 
@@ -106,6 +119,8 @@ class Scorer(abc.ABC):
         filter_seen: bool = True,
         candidates: Any = None,
         exclude: Any = None,
+        where: "pc.Expression | None" = None,
+        reranker: "Reranker | None" = None,
         on_unknown: Literal["raise", "warn", "ignore"] = "raise",
         batch_size: int = 512,
     ) -> "pd.DataFrame":
@@ -120,18 +135,27 @@ class Scorer(abc.ABC):
                 user. None for the whole catalogue.
             exclude: Raw ids never to recommend, in the same forms. Ids the vocabulary does not
                 hold do no harm.
+            where: Condition on columns of the catalogue that items must satisfy, such as
+                `pc.field("price") < 50` with `pyarrow.compute` as `pc`. Items that are not in
+                the catalogue, or lack the value, do not.
+            reranker: Ranks the best items of this scorer anew; `filter_seen` and the like say
+                which these are.
             on_unknown: Users and items that are not known are an error ("raise"), or are left out
                 ("ignore"), with a warning ("warn").
             batch_size: Users scored at a time.
 
         Returns:
             Columns user, rank (from 1), item, score; a user's rows stand together, best first.
-            For `histories` the user is the number of the history, from 0.
+            For `histories` the user is the number of the history, from 0. With a reranker the
+            score is what it ranks by.
 
         Raises:
             UnknownUserError: If a user is unknown and `on_unknown` is "raise".
             UnknownItemError: If an item of a history or a candidate is.
             NotFittedError: If `users` are wanted where no user is known.
+            MissingColumnError: If `where` names a column that the catalogue lacks.
+            DataError: If there is no catalogue for `where`, or it is no condition; and what
+                `Reranker` needs and does not find.
             ValueError: If both users and histories are given, or `k` is below 1.
         """
         rows_at_once = users_at_once(batch_size, self.vocabulary, self)
@@ -149,10 +173,24 @@ class Scorer(abc.ABC):
             asked = KnownOrNew.new(histories, self.vocabulary, on_unknown=on_unknown)
         allowed = ItemFilter.of(candidates, asked, self.vocabulary, on_unknown=on_unknown)
         barred = ItemFilter.of(exclude, asked, self.vocabulary, on_unknown="ignore")
-        chunks = [
-            recommend_chunk(self.item_scores, asked, rows, k, filter_seen, allowed, barred)
-            for rows in asked.batches(rows_at_once)
-        ]
+        if where is not None:
+            allowed = ItemFilter.where(where, self.catalogue, self.vocabulary).joined_to(allowed)
+        second = None
+        if reranker is not None:
+            second = reranker.bound_to(self, reachable(allowed, barred, self.vocabulary))
+        wanted = k if reranker is None else max(k, reranker.num_candidates)
+        chunks = []
+        for rows in asked.batches(rows_at_once):
+            sequences = asked.sequences.take(rows)
+            lists = best_items(
+                self.item_scores, sequences, rows, wanted, filter_seen, allowed, barred
+            )
+            if second is not None:
+                names = asked.names.take(pa.array(rows)) if asked.named else None
+                lists = second.rerank(lists, k, sequences=sequences, names=names)
+            users, places = np.nonzero(lists.items >= 0)
+            found = lists.items[users, places], lists.scores[users, places]
+            chunks.append((rows[users], places + 1, *found))
         user_rows, ranks, items, scores = (
             np.concatenate(part) for part in zip(*chunks, strict=True)
         )
