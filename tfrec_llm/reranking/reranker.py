@@ -118,7 +118,7 @@ class Reranker:
             "candidates": candidates,
             "profiles": profiles,
             "context": context,
-            "moment": moment or None,
+            "moment": dict(moment) if moment else None,
             "max_length": max_length,
             "histories": histories,
         }
