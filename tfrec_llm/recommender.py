@@ -47,7 +47,7 @@ _OPTIMIZERS = {
 }
 _MODEL = ("tie_embeddings", "similarity", "temperature")
 _BATCH = ("windows", "prefix_rate", "row_length")
-_LOSSES = {"catalog": CatalogCrossEntropy, "sampled": SampledCrossEntropy}
+_LOSSES = ("catalog", "sampled")
 
 
 class Recommender(Scorer):
@@ -142,7 +142,7 @@ class Recommender(Scorer):
     ):
         if isinstance(loss, str) and loss not in _LOSSES:
             raise ValueError(
-                f"loss must be one of {sorted(_LOSSES)} or a CatalogLoss, got {loss!r}."
+                f"loss must be one of {_LOSSES} or a CatalogLoss, got {loss!r}."
             )
         self.objective = objective
         self.loss = loss
@@ -508,12 +508,14 @@ class Recommender(Scorer):
         )
         return _OPTIMIZERS[self.optimizer](rate)
 
-    def make_loss(self) -> CatalogLoss:
-        """Returns the loss, a new one where it was given by name."""
+    def make_loss(self, *, num_positions: int) -> CatalogLoss:
+        """Returns the loss of steps of so many positions, a new one where it was given by name."""
         if isinstance(self.loss, CatalogLoss):
             return self.loss
-        options: dict[str, Any] = {"seed": self.seed} if self.loss == "sampled" else {}
-        return _LOSSES[self.loss](**options)
+        if self.loss == "sampled":
+            return SampledCrossEntropy(seed=self.seed)
+        # Every chunk is traced by itself: small steps begin sooner with few.
+        return CatalogCrossEntropy(num_chunks=min(16, max(1, num_positions // 256)))
 
     def _kinds(self) -> tuple[str, ...] | None:
         """The kinds of behaviour that the model there is numbers, or None for the log's own."""

@@ -46,7 +46,9 @@ def train(
         copy_tuning(scoring.encoder, trained.encoder)
         trained.set_weights(scoring.get_weights())
     optimizer = recommender.make_optimizer(num_steps=epochs * len(batches))
-    trained.compile(optimizer, loss=recommender.make_loss())
+    rows = min(batches.batch_size, batches.packing.num_rows)
+    loss = recommender.make_loss(num_positions=rows * batches.row_length)
+    trained.compile(optimizer, loss=loss)
     # In order: each may read what those before it wrote into the logs.
     copy = ScoringCopy(trained, scoring, averaging=recommender.weight_averaging)
     watching: list[keras.callbacks.Callback] = [_Clock(), copy]

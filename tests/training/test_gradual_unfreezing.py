@@ -2,10 +2,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from small_models import click_data, click_model, weights_of
+from small_models import SMALL, SmallClickModel, click_data, click_model, weights_of
 
-from tfrec_llm.data import RankingBatches, UserSequences
-from tfrec_llm.models import BehaviorEncoder, ClickModel
+from tfrec_llm.models import BehaviorEncoder
 from tfrec_llm.optimizers import LayerwiseDecay, Lookahead
 from tfrec_llm.training import GradualUnfreezing, add_lora, freeze, variable_depths
 
@@ -157,9 +156,7 @@ def test_what_cannot_work_is_refused():
 
 
 def test_a_model_whose_weights_are_not_there_yet_is_told_to_be_built():
-    model = ClickModel(BehaviorEncoder(vocab_size=20, emb_dim=8, num_layers=1))
-    model.compile()
-    sequences = UserSequences(np.arange(3, 7, dtype="int32"), np.array([0, 4]), times=np.arange(4))
-    shown = RankingBatches(sequences, users=[0], times=[9], candidates=[5], labels=[1])
+    model = SmallClickModel(BehaviorEncoder(**SMALL))
+    model.compile(loss="binary_crossentropy")
     with pytest.raises(ValueError, match=r"Call model\.build\(\)"):
-        model.fit(shown, callbacks=[GradualUnfreezing(model.encoder)], verbose=0)
+        model.fit(*click_data(), callbacks=[GradualUnfreezing(model.encoder)], verbose=0)

@@ -16,6 +16,7 @@ from tfrec_llm.losses.table_rows import (
 )
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.training.memory import keep_freed_memory
+from tfrec_llm.training.tracing import build_for_training
 from tfrec_llm.training.update_order import keep_update_order
 
 SIMILARITIES = ("dot", "cosine")
@@ -167,6 +168,10 @@ class BehaviorModel(keras.Model):
         # Keras skips this where compile() is overridden, and a loaded model could not train on.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        build_for_training(self)
+        return super().make_train_function(force)
 
     def train_step(self, *args, **kwargs):
         with sparse_row_gradients(self._sparse_rows):

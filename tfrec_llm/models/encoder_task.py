@@ -7,6 +7,7 @@ from keras import ops
 
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.training.memory import keep_freed_memory
+from tfrec_llm.training.tracing import build_for_training
 from tfrec_llm.training.update_order import keep_update_order
 
 
@@ -81,6 +82,10 @@ class EncoderTask(keras.Model):
         # Keras skips this where compile() is overridden, and a loaded model could not train on.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        build_for_training(self)
+        return super().make_train_function(force)
 
     def call(self, inputs, training=None):
         asked = inputs if "target_positions" in inputs else self.asking(inputs)

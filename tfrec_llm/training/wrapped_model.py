@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.training.tracing import build_for_training
+
 
 class WrappedModel(keras.Model):
     """Template of models around a model that add to its loss in training, and to nothing else.
@@ -59,6 +61,11 @@ class WrappedModel(keras.Model):
         # One loss and one set of metrics for both, which either resets; not tracked as a layer's.
         shared = ("loss", "_compile_loss", "_compile_metrics")
         self.__dict__.update({name: getattr(self.model, name) for name in shared})
+
+    def make_train_function(self, force=False):
+        if self.model.built:
+            build_for_training(self)
+        return super().make_train_function(force)
 
     def get_compile_config(self):
         return self.model.get_compile_config()
