@@ -96,11 +96,14 @@ class Bench:
             else None
         )
         begin = time.perf_counter()
-        self.pre_trained = self.recommender().fit(
-            asked.behaviors, epochs=asked.pre_training, verbose=2
-        )
+        self.pre_trained = self.pre_train()
         self.pre_training_seconds = time.perf_counter() - begin
         self.floors: dict[str, Any] = {}
+
+    def pre_train(self) -> Recommender:
+        return self.recommender().fit(
+            self.problem.behaviors, epochs=self.problem.pre_training, verbose=2
+        )
 
     def recommender(self) -> Recommender:
         return Recommender(
@@ -162,7 +165,9 @@ class Bench:
             "test": {name: figures(split.test, found) for name, found in of_test.items()},
         }
 
-    def batches(self, part: BehaviorLog, *, training: bool = False) -> RankingBatches:
+    def batches(
+        self, part: BehaviorLog, *, training: bool = False, batch_size: int = 256, **options: Any
+    ) -> RankingBatches:
         return ranking_batches(
             part,
             self.vocabulary,
@@ -170,10 +175,11 @@ class Bench:
             profiles=self.profiles,
             context=self.context,
             max_length=self.problem.max_length,
-            batch_size=256,
+            batch_size=batch_size,
             histories="shared" if training else "own",
             shuffle=training,
             seed=self.seed,
+            **options,
         )
 
     def plain_model(self) -> ClickModel:
@@ -187,11 +193,14 @@ class Bench:
         )
 
     def full_model(self, pre_trained: bool = False) -> ClickModel:
+        return ClickModel(**self.parts(pre_trained))
+
+    def parts(self, pre_trained: bool) -> dict[str, Any]:
+        """Returns what the full model reads, new layers each time."""
         fresh = self.recommender().make_model(self.vocabulary.size, 0, "float32").encoder
         if pre_trained:
             fresh.set_weights(self.pre_trained.model.encoder.get_weights())
-        problem = self.problem
-        lookup = FeatureLookup.of(self.item_encoding, problem.candidate_catalogue, self.candidates)
+        problem, lookup = self.problem, self.item_lookup()
         own = contents = None
         if problem.contents is not None:
             own = ItemEmbedding(self.candidates.size, EMB_DIM, features=lookup, id_dropout=0.5)
@@ -205,15 +214,20 @@ class Bench:
         users = problem.split.train.users
         assert users is not None
         profiles = FeatureLookup.of(self.user_encoding, users, self.profiles)
-        return ClickModel(
-            fresh,
-            candidate_embedding=own,
-            contents=contents,
-            user_embedding=UserEmbedding(
+        return {
+            "encoder": fresh,
+            "candidate_embedding": own,
+            "contents": contents,
+            "user_embedding": UserEmbedding(
                 self.profiles.size, EMB_DIM, features=profiles, id_dropout=0.5
             ),
-            context=None if self.context is None else FeatureEmbedding(self.context, EMB_DIM),
-            dropout=0.3,
+            "context": None if self.context is None else FeatureEmbedding(self.context, EMB_DIM),
+            "dropout": 0.3,
+        }
+
+    def item_lookup(self) -> FeatureLookup:
+        return FeatureLookup.of(
+            self.item_encoding, self.problem.candidate_catalogue, self.candidates
         )
 
     def trained(
