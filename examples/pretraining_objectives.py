@@ -9,6 +9,9 @@ import tfrec_llm as tr
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--epochs", type=int, default=15, help="of pre-training, and of fine-tuning")
 parser.add_argument("--users", type=int, default=800, help="customers that are read")
+parser.add_argument(
+    "--objectives", nargs="+", default=["attributes", "contrastive", "session"], help="some of them"
+)
 parser.add_argument("--output", default="joint.keras", help="file of the jointly trained model")
 arguments = parser.parse_args()
 
@@ -42,6 +45,8 @@ models = {
     "contrastive": tr.models.ContrastiveModel,
     "session": tr.models.NextSessionModel,
 }
+models = {name: models[name] for name in arguments.objectives}
+batches = {name: batches[name] for name in arguments.objectives}
 
 
 def new_encoder():

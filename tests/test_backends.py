@@ -17,9 +17,11 @@ ROOMS = ("layers", "losses", "metrics", "models", "optimizers", "training")
 def test_layers_losses_metrics_models_optimizers_and_training_work_on_jax():
     pytest.importorskip("jax", reason="JAX is not installed: pip install 'tfrec-llm[test]'")
     folders = [TESTS / name for name in ROOMS]
+    # What is computed is the same; XLA spends less time on making it fast.
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, *folders],
-        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick},
         capture_output=True,
         text=True,
     )

@@ -13,8 +13,8 @@ TINY = {
     "keras_fit.py": ["--epochs", "1", "--users", "100"],
     "clean_a_log.py": [],
     "clicks_after_the_documents.py": ["--epochs", "1", "--users", "100"],
-    "pretraining_objectives.py": ["--epochs", "1", "--users", "40"],
-    "click_through.py": ["--clicks", "1000", "--pre-training", "1", "--epochs", "1"],
+    "pretraining_objectives.py": ["--epochs", "1", "--users", "40", "--objectives", "session"],
+    "click_through.py": ["--clicks", "300", "--pre-training", "1", "--epochs", "1"],
     "conversion.py": ["--households", "60", "--pre-training", "1", "--epochs", "1"],
 }
 SAID = {
