@@ -141,9 +141,7 @@ class Recommender(Scorer):
         **options: Any,
     ):
         if isinstance(loss, str) and loss not in _LOSSES:
-            raise ValueError(
-                f"loss must be one of {_LOSSES} or a CatalogLoss, got {loss!r}."
-            )
+            raise ValueError(f"loss must be one of {_LOSSES} or a CatalogLoss, got {loss!r}.")
         self.objective = objective
         self.loss = loss
         self.optimizer = optimizer
