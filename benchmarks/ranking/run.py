@@ -4,7 +4,8 @@
 
 For every seed and share of the labels: gradient boosting and logistic regression on hand-made
 features; the plain model of a user's states and an item's vector; the full ranking model from
-scratch; the same, pre-trained on all behaviours before the test; and its blend with the floors.
+scratch; the same, pre-trained on all behaviours before the test; both with the features as
+context of the impressions; and blends with the floors.
 All choices are made on validation. Replaces results/DATA.json after every share.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))
 import keras
 import numpy as np
+import pyarrow as pa
 from problems import PROBLEMS, Problem, problem
 from reporting import machine, write
 
@@ -48,11 +50,16 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
     parser.add_argument("--epochs", type=int, default=40, help="most epochs of the ranking models")
     parser.add_argument("--pre-training", type=int, help="epochs, instead of the problem's")
+    parser.add_argument(
+        "--max-length", type=int, help="newest behaviours, instead of the problem's"
+    )
+    parser.add_argument("--models", type=Path, help="folder that keeps what was pre-trained")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     asked = problem(arguments.data)
     if arguments.pre_training is not None:
         asked.pre_training = arguments.pre_training
+    asked.max_length = arguments.max_length or asked.max_length
     result: dict[str, Any] = {
         "data": arguments.data,
         "machine": machine("tfrec-llm", "keras", "tensorflow", "scikit-learn"),
@@ -60,10 +67,17 @@ def main() -> None:
             name: {"impressions": len(part), "positive": int(truth(part).sum())}
             for name, part in vars(asked.split).items()
         },
+        "settings": {
+            "emb_dim": EMB_DIM,
+            "max_length": asked.max_length,
+            "epochs": arguments.epochs,
+            "pre_training": asked.pre_training,
+        },
         "runs": [],
     }
     for seed in arguments.seeds:
-        bench = Bench(asked, seed, arguments.epochs)
+        kept = arguments.models and arguments.models / f"{arguments.data}_{seed}.tfrec"
+        bench = Bench(asked, seed, arguments.epochs, kept)
         for share in arguments.shares:
             result["runs"].append({"seed": seed, "share": share, **bench.measure(share)})
             result["summary"] = summary(result["runs"])
@@ -74,10 +88,11 @@ def main() -> None:
 class Bench:
     """One seed: what is fitted once, and what is measured at each share of the labels."""
 
-    def __init__(self, asked: Problem, seed: int, epochs: int):
+    def __init__(self, asked: Problem, seed: int, epochs: int, kept: Path | None = None):
         self.problem = asked
         self.seed = seed
         self.epochs = epochs
+        self.kept = kept
         self.vocabulary = asked.item_vocabulary()
         catalogue = asked.candidate_catalogue
         self.candidates = self.vocabulary if asked.contents is None else Vocabulary(catalogue.ids)
@@ -95,15 +110,21 @@ class Bench:
             if asked.context
             else None
         )
+        self.plain_context = self.context
         begin = time.perf_counter()
         self.pre_trained = self.pre_train()
         self.pre_training_seconds = time.perf_counter() - begin
         self.floors: dict[str, Any] = {}
 
     def pre_train(self) -> Recommender:
-        return self.recommender().fit(
+        if self.kept is not None and self.kept.exists():
+            return Recommender.load(self.kept)
+        found = self.recommender().fit(
             self.problem.behaviors, epochs=self.problem.pre_training, verbose=2
         )
+        if self.kept is not None:
+            found.save(self.kept)
+        return found
 
     def recommender(self) -> Recommender:
         return Recommender(
@@ -140,23 +161,33 @@ class Bench:
             floor.fit(split.train.take(rows), validation=split.valid, refit=False)
             keep(f"{method} on counts", floor.predict, begin)
 
-        train, valid = readable.train.take(rows), readable.valid
-        for name, make in (
-            ("states and item", self.plain_model),
-            ("ranking from scratch", self.full_model),
-            ("ranking, pre-trained", lambda: self.full_model(pre_trained=True)),
+        parts = {
+            "train": readable.train.take(rows),
+            "valid": readable.valid,
+            "test": readable.test,
+        }
+        for name, make, ways in (
+            ("states and item", self.plain_model, (False,)),
+            ("ranking from scratch", self.full_model, (False,)),
+            ("ranking, pre-trained", self.pre_trained_model, (False, True)),
+            ("ranking with counts, from scratch", self.full_model, (False,)),
+            ("ranking with counts, pre-trained", self.pre_trained_model, (False, True)),
         ):
             begin = time.perf_counter()
-            ways = (False, True) if "pre-trained" in name else (False,)
-            trained = [self.trained(make, train, valid, frozen=frozen) for frozen in ways]
+            if name == "ranking with counts, from scratch":
+                parts, self.context = self.with_counts(parts, rows)
+            trained = [
+                self.trained(make, parts["train"], parts["valid"], frozen=frozen) for frozen in ways
+            ]
             model = min(trained, key=lambda one: one[0])[1]
-            parts = {id(split.valid): readable.valid, id(split.test): readable.test}
-            keep(name, lambda part, m=model, p=parts: self.predict(m, p[id(part)]), begin)
+            of = {id(split.valid): parts["valid"], id(split.test): parts["test"]}
+            keep(name, lambda part, m=model, of=of: self.predict(m, of[id(part)]), begin)
+        self.context = self.plain_context
 
-        ours = "ranking, pre-trained"
-        for floor in ("boosting on counts", "logistic on counts"):
-            weight = blend_weight(truth(split.valid), of_valid[ours], of_valid[floor])
-            of_test[f"{ours} + {floor}"] = blended(of_test[ours], of_test[floor], weight)
+        for ours in ("ranking, pre-trained", "ranking with counts, pre-trained"):
+            for floor in ("boosting on counts", "logistic on counts"):
+                weight = blend_weight(truth(split.valid), of_valid[ours], of_valid[floor])
+                of_test[f"{ours} + {floor}"] = blended(of_test[ours], of_test[floor], weight)
         return {
             "labels": count,
             "positive": int(truth(split.train)[rows].sum()),
@@ -192,8 +223,35 @@ class Bench:
             encoder, candidate_embedding=own, interest=None, product=False, dropout=0.3
         )
 
-    def full_model(self, pre_trained: bool = False) -> ClickModel:
-        return ClickModel(**self.parts(pre_trained))
+    def full_model(self) -> ClickModel:
+        return ClickModel(**self.parts(pre_trained=False))
+
+    def pre_trained_model(self) -> ClickModel:
+        return ClickModel(**self.parts(pre_trained=True))
+
+    def with_counts(
+        self, parts: dict[str, BehaviorLog], rows: np.ndarray
+    ) -> tuple[dict[str, BehaviorLog], FeatureEncoding]:
+        """Returns the impressions with the floors' features as a vector, and how to read it."""
+        split, counted = self.problem.split, self.problem.counted
+        counts = {"train": counted.fit_transform(split.train.take(rows))}
+        counts |= {name: counted.transform(getattr(split, name)) for name in ("valid", "test")}
+        mean, deviation = counts["train"].mean(axis=0), counts["train"].std(axis=0) + 1e-9
+        found = {}
+        for name, part in parts.items():
+            near = np.clip((counts[name] - mean) / deviation, -5, 5).astype(np.float32)
+            column = pa.FixedSizeListArray.from_arrays(pa.array(near.ravel()), near.shape[1])
+            found[name] = BehaviorLog(
+                part.table.append_column("counts", column),
+                catalogue=part.catalogue,
+                users=part.users,
+                history=part.history,
+                labels=part.labels,
+            )
+        encoding = FeatureEncoding.fit(
+            found["train"].table, columns=[*self.problem.context, "counts"]
+        )
+        return found, encoding
 
     def parts(self, pre_trained: bool) -> dict[str, Any]:
         """Returns what the full model reads, new layers each time."""
