@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 PAGE = DOCS / "ranking_results.md"
 RESULTS = HERE / "results"
+NEW_ITEMS = HERE.parent / "quality" / "results"
 DATA = ("completejourney", "ml-100k")
 METRICS = {
     "auc": "AUC",
@@ -53,6 +54,9 @@ def renewed(page: str, results: Path) -> str:
         parts.append(
             f"## Among 99 items that were not taken\n\n{neumf(json.loads(path.read_text()))}"
         )
+    found = [json.loads(path.read_text()) for path in sorted(NEW_ITEMS.glob("new_items_*.json"))]
+    if found:
+        parts.append(f"## New items, by their features alone\n\n{new_items(found)}")
     return between_marks(page, "\n" + "".join(f"{part}\n\n" for part in parts))
 
 
@@ -96,6 +100,18 @@ def neumf(result: dict[str, Any]) -> str:
         rows.append([run["model"], *found, str(run["best_epoch"]), str(run["seed"])])
     known = [spread(published["neumf"][name]) for name in ("hr@10", "ndcg@10")]
     rows.append([f"neumf, published ({published['source']})", *known, "", ""])
+    return markdown(rows)
+
+
+def new_items(results: list[dict[str, Any]]) -> str:
+    """Returns a row for every data set, seed and way to rank withheld items."""
+    rows = [["data", "new items", "users", "ranked by", "HR@10", "NDCG@10", "seed"]]
+    for result in results:
+        for seed, run in result["seeds"].items():
+            counts = [f"{run['items']['withheld']:,}", f"{run['users']:,}"]
+            for name, found in run["test"].items():
+                cells = [spread(found[metric]) for metric in ("hr@10", "ndcg@10")]
+                rows.append([result["data"], *counts, name, *cells, seed])
     return markdown(rows)
 
 
