@@ -6,11 +6,13 @@ For every seed and share of the labels: gradient boosting and logistic regressio
 features; the plain model of a user's states and an item's vector; the full ranking model from
 scratch; the same, pre-trained on all behaviours before the test; both with the features as
 context of the impressions; and blends with the floors.
-All choices are made on validation. Replaces results/DATA.json after every share.
+All choices are made on validation. Replaces results/DATA.json after every share; what is in it
+already, of the same settings, is not measured again.
 """
 
 import argparse
 import itertools
+import json
 import statistics
 import sys
 import time
@@ -75,13 +77,23 @@ def main() -> None:
         },
         "runs": [],
     }
+    path = arguments.results / f"{arguments.data}.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before["settings"] == result["settings"]:
+            result["runs"] = before["runs"]
+    done = {(run["seed"], run["share"]) for run in result["runs"]}
     for seed in arguments.seeds:
+        if all((seed, share) in done for share in arguments.shares):
+            continue
         kept = arguments.models and arguments.models / f"{arguments.data}_{seed}.tfrec"
         bench = Bench(asked, seed, arguments.epochs, kept)
         for share in arguments.shares:
+            if (seed, share) in done:
+                continue
             result["runs"].append({"seed": seed, "share": share, **bench.measure(share)})
             result["summary"] = summary(result["runs"])
-            write(arguments.results / f"{arguments.data}.json", result)
+            write(path, result)
             print(table(result["summary"]))
 
 
@@ -143,9 +155,10 @@ class Bench:
         split, readable = self.problem.split, self.problem.readable
         rng = np.random.default_rng([self.seed, int(1e6 * share)])
         count = max(20, round(share * len(split.train)))
-        rows = np.sort(rng.permutation(len(split.train))[:count])
-        if truth(split.train)[rows].sum() < 2:
-            raise SystemExit(f"Too few positive labels among {count}.")
+        labels = truth(split.train)
+        rows = np.sort(rng.permutation(len(labels))[:count])
+        while labels[rows].sum() < 2:  # nothing could be learned
+            rows = np.sort(rng.permutation(len(labels))[:count])
         of_valid: dict[str, np.ndarray] = {}
         of_test: dict[str, np.ndarray] = {}
         seconds: dict[str, float] = {}
@@ -190,7 +203,7 @@ class Bench:
                 of_test[f"{ours} + {floor}"] = blended(of_test[ours], of_test[floor], weight)
         return {
             "labels": count,
-            "positive": int(truth(split.train)[rows].sum()),
+            "positive": int(labels[rows].sum()),
             "seconds": seconds,
             "pre_training_seconds": round(self.pre_training_seconds, 1),
             "test": {name: figures(split.test, found) for name, found in of_test.items()},
@@ -301,8 +314,12 @@ class Bench:
         stop = keras.callbacks.EarlyStopping(
             "val_loss", patience=4, restore_best_weights=True, verbose=0
         )
+        # Few labels are read in small batches and several times: eight steps between validations.
+        batch_size = min(256, max(16, len(train) // 8))
+        times = -(-8 * batch_size // len(train))
+        repeated = train.take(np.tile(np.arange(len(train)), times))
         history = model.fit(
-            self.batches(train, training=True),
+            self.batches(repeated, training=True, batch_size=batch_size),
             validation_data=self.batches(valid),
             epochs=self.epochs,
             callbacks=[stop],
