@@ -38,8 +38,8 @@ def main() -> None:
     PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     for data in DATA:
         path = RESULTS / f"{data}.json"
-        if path.exists():
-            draw(json.loads(path.read_text()), DOCS / "images" / f"ranking_{data}.png")
+        if path.exists() and several_shares(result := json.loads(path.read_text())):
+            draw(result, DOCS / "images" / f"ranking_{data}.png")
 
 
 def renewed(page: str, results: Path) -> str:
@@ -76,10 +76,15 @@ def section(result: dict[str, Any]) -> str:
         f"{settings['pre_training']} epochs of pre-training.",
         "",
         table(result),
-        "",
-        f"![AUC over the share of the labels](images/ranking_{result['data']}.png)",
     ]
+    if several_shares(result):
+        picture = f"images/ranking_{result['data']}.png"
+        lines += ["", f"![AUC over the share of the labels]({picture})"]
     return "\n".join(lines)
+
+
+def several_shares(result: dict[str, Any]) -> bool:
+    return len({row["share"] for row in result["summary"]}) > 1
 
 
 def table(result: dict[str, Any]) -> str:
