@@ -6,6 +6,7 @@ A script finds it in the folder above its own.
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -75,6 +76,18 @@ def markdown(rows: list[list[str]]) -> str:
     """Returns a table, whose first row is the heading."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """Returns four digits behind the point, without a zero before it; nothing for None."""
+    if value is None:
+        return ""
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:+.4f}" if signed else f"{value:.4f}")
+
+
+def spread(mean: float | None, deviation: float | None = None, *, signed: bool = False) -> str:
+    """Returns a mean and, where there is one, its deviation."""
+    return number(mean, signed=signed) + ("" if deviation is None else f" ± {number(deviation)}")
 
 
 def between_marks(page: str, tables: str) -> str:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-import keras
 import numpy as np
 from reporting import machine, write
+from short_lists import BestEpoch, figures, ranks_of
 from splits import split_of
 
 from tfrec_llm import Recommender
@@ -39,7 +39,7 @@ RECOMMENDER = {
     "new_items": True,
     "feature_options": {"id_dropout": 0.5},
 }
-FIT = {"epochs": 60, "patience": 6}
+EPOCHS, PATIENCE = 60, 6
 LAST = (1, 3, 10, 30, 100)
 
 
@@ -47,10 +47,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=list(DATA))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=FIT["epochs"], help="most epochs")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="most epochs")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
-    setting = DATA[arguments.data] | {"recommender": RECOMMENDER, "fit": FIT}
+    fit = {"epochs": arguments.epochs, "patience": PATIENCE}
+    setting = DATA[arguments.data] | {"recommender": RECOMMENDER, "fit": fit}
     result: dict[str, Any] = {"data": arguments.data, "setting": setting, "seeds": {}}
     for seed in arguments.seeds:
         result["seeds"][str(seed)] = measured(arguments.data, seed, arguments.epochs)
@@ -71,7 +72,9 @@ def measured(data: str, seed: int, epochs: int) -> dict[str, Any]:
         seed=seed,
         **RECOMMENDER,
     )
-    chosen = BestOnNewItems(rec, parts["valid"], FIT["patience"])
+    chosen = BestEpoch(
+        lambda: figures(new_item_ranks(rec, parts["valid"])), lambda: rec.model, PATIENCE
+    )
     begin = time.perf_counter()
     rec.fit(train, epochs=epochs, callbacks=[chosen], verbose=2)
     seconds = time.perf_counter() - begin
@@ -83,7 +86,7 @@ def measured(data: str, seed: int, epochs: int) -> dict[str, Any]:
     return {
         "items": {"training": len(Vocabulary.fit(train.item)), "withheld": count},
         "users": len(test.targets),
-        "epoch": chosen.best_epoch + 1,
+        "epoch": chosen.epoch + 1,
         "seconds": round(seconds, 1),
         "test": {
             **found,
@@ -147,28 +150,6 @@ def withheld(log: BehaviorLog, seed: int) -> tuple[BehaviorLog, dict[str, NewIte
     return log.take(np.sort(np.array(kept))), tasks
 
 
-class BestOnNewItems(keras.callbacks.Callback):
-    """Keeps the weights that rank the new items of validation best."""
-
-    def __init__(self, rec: Recommender, task: NewItemTask, patience: int):
-        super().__init__()
-        self.rec, self.task, self.patience = rec, task, patience
-        self.best, self.best_epoch = -1.0, 0
-        self.weights: list[np.ndarray] = []
-
-    def on_epoch_end(self, epoch, logs=None):
-        reached = figures(new_item_ranks(self.rec, self.task))
-        print(f"  new items of validation: {reached}", flush=True)
-        if reached["ndcg@10"] > self.best:
-            self.best, self.best_epoch = reached["ndcg@10"], epoch
-            self.weights = self.rec.model.get_weights()
-        elif epoch - self.best_epoch >= self.patience:
-            self.model.stop_training = True
-
-    def on_train_end(self, logs=None):
-        self.rec.model.set_weights(self.weights)
-
-
 def new_item_ranks(rec: Recommender, task: NewItemTask) -> np.ndarray:
     """Returns the place of every user's target among the new items, from 0."""
     columns = rec.vocabulary.encode(task.items)
@@ -195,7 +176,6 @@ def content_ranks(log: BehaviorLog, task: NewItemTask, features: list[str], last
     new = vectors[[row[item] for item in task.items]]
     read = [vectors[[row[item] for item in h[-last:]]].mean(axis=0) for h in task.histories]
     scores = np.asarray(np.vstack(read) @ new.T)
-    # Prices tell little of likeness, and items without a common word tie: half of those count.
     return ranks_of(scores, task.targets)
 
 
@@ -204,19 +184,6 @@ def words(value: Any) -> str:
     if isinstance(value, str):
         return value
     return " ".join(f"tag:{tag}" for tag in value) if isinstance(value, list) else ""
-
-
-def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Returns how many items stand above the target; of those that tie with it, half do."""
-    own = scores[np.arange(len(targets)), targets][:, None]
-    return (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
-
-
-def figures(ranks: np.ndarray) -> dict[str, float]:
-    """Returns HR@10 and NDCG@10 of ranks, from 0."""
-    hits = ranks < 10
-    gains = np.where(hits, 1 / np.log2(ranks + 2), 0.0)
-    return {"hr@10": round(float(hits.mean()), 4), "ndcg@10": round(float(gains.mean()), 4)}
 
 
 def chance_ndcg(count: int) -> float:

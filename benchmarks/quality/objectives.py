@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import between_marks, machine, markdown, write
+from reporting import between_marks, machine, markdown, spread, write
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -314,7 +314,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 [
                     result["data"],
                     variant,
-                    *(spread([run["test"][name] for run in runs.values()]) for name in METRICS),
+                    *(spread_of([run["test"][name] for run in runs.values()]) for name in METRICS),
                     "" if variant == "next alone" else gain,
                     str(len(runs)),
                 ]
@@ -322,12 +322,10 @@ def table(results: list[dict[str, Any]]) -> str:
     return markdown(rows)
 
 
-def spread(values: list[float]) -> str:
+def spread_of(values: list[float]) -> str:
     """Returns a mean and, of several values, their deviation."""
-    mean = f"{statistics.mean(values):.4f}".lstrip("0")
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {statistics.stdev(values):.4f}".replace("± 0", "± ")
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return spread(statistics.mean(values), deviation)
 
 
 if __name__ == "__main__":

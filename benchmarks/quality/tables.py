@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import between_marks, markdown
+from reporting import between_marks, markdown, number, spread
 from settings import DATA
 
 HERE = Path(__file__).parent
@@ -97,7 +97,8 @@ def measured_rows(result: dict[str, Any], columns: list[tuple[str, str]]) -> lis
     seeds = "1 seed" if number_of_seeds == 1 else f"mean of {number_of_seeds} seeds"
     rows = []
     for name, shown in (("model", model), ("with rules", f"{model} + sequential rules")):
-        cells = [spread(result["summary"][p][name][metric]) for p, metric in columns]
+        found = [result["summary"][p][name][metric] for p, metric in columns]
+        cells = [spread(one["mean"], one["standard_deviation"]) for one in found]
         rows.append([shown, *cells, f"measured, {seeds}"])
     together = result.get("all_seeds")
     if together:
@@ -134,15 +135,6 @@ def published(row: dict[str, Any]) -> str:
     link = PUBLISHED["sources"].get(row["source"])
     source = f"[{row['source']}]({link})" if link else row["source"]
     return f"published, {source}" + (f", {row['note']}" if "note" in row else "")
-
-
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}".removeprefix("0")
-
-
-def spread(figure: dict[str, float | None]) -> str:
-    deviation = figure["standard_deviation"]
-    return number(figure["mean"]) + ("" if deviation is None else f" ± {number(deviation)}")
 
 
 if __name__ == "__main__":

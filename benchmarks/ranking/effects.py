@@ -24,7 +24,6 @@ from problems import PROBLEMS, Problem, problem
 from reporting import machine, write
 from run import EMB_DIM, METRICS, Bench, figures, truth
 
-from tfrec_llm import Recommender
 from tfrec_llm.data import BehaviorLog, ConsistencyBatches, mask
 from tfrec_llm.layers import ItemEmbedding, ItemEncoder
 from tfrec_llm.models import ClickModel, ConversionModel
@@ -111,7 +110,8 @@ def run(
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Measures methods and writes the file after each of them."""
-    bench = EffectsBench(asked, epochs, None if models is None else models / f"{data}.tfrec")
+    # One pre-training for all, of seed 0: what is compared differs in fine-tuning alone.
+    bench = EffectsBench(asked, 0, epochs, models and models / f"{data}_0.tfrec")
     runs = [] if fresh or not path.exists() else json.loads(path.read_text())["runs"]
     done = {(one["seed"], one["method"]) for one in runs}
     result: dict[str, Any] = {
@@ -141,19 +141,6 @@ def run(
 
 class EffectsBench(Bench):
     """Trains the pre-trained model with and without a method."""
-
-    def __init__(self, asked: Problem, epochs: int, saved: Path | None = None):
-        self.saved = saved
-        # One pre-training for all, of seed 0: what is compared differs in fine-tuning alone.
-        super().__init__(asked, seed=0, epochs=epochs)
-
-    def pre_train(self) -> Recommender:
-        if self.saved is not None and self.saved.exists():
-            return Recommender.load(self.saved)
-        trained = super().pre_train()
-        if self.saved is not None:
-            trained.save(self.saved)
-        return trained
 
     def makes_sense_of(self, method: str) -> bool:
         """Returns whether the data have what a method needs."""

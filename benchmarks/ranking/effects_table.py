@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import between_marks, markdown
+from ranking_tables import METRICS
+from reporting import between_marks, markdown, spread
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "fine_tuning.md"
 RESULT = HERE / "results" / "effects_completejourney.json"
-METRICS = {
-    "auc": "AUC",
-    "grouped_auc": "grouped AUC",
-    "log_loss": "log loss",
-    "calibration_error": "calibration error",
-}
 
 
 def main() -> None:
@@ -40,20 +35,15 @@ def table(result: dict[str, Any]) -> str:
     for row in result["summary"]:
         against = row["against"]
         name = f"**{row['method']}**" if against is None else row["method"]
-        difference = "" if against is None else spread(row["auc"]["difference"], signed=True)
-        cells = [spread(row[metric]) for metric in METRICS]
+        difference = "" if against is None else shown(row["auc"]["difference"], signed=True)
+        cells = [shown(row[metric]) for metric in METRICS]
         weights = f"{row['trained_weights']['model']:,}"
         rows.append([name, *cells, difference, weights, str(row["seeds"])])
     return markdown(rows)
 
 
-def spread(figure: dict[str, float | None], *, signed: bool = False) -> str:
-    mean, deviation = figure["mean"], figure["deviation"]
-    if mean is None:
-        return ""
-    text = f"{mean:+.4f}" if signed else f"{mean:.4f}"
-    text = text.replace("0.", ".", 1)
-    return text if deviation is None else f"{text} ± {deviation:.4f}".replace(" 0.", " .")
+def shown(figure: dict[str, float | None], *, signed: bool = False) -> str:
+    return spread(figure["mean"], figure["deviation"], signed=signed)
 
 
 if __name__ == "__main__":

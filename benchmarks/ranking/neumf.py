@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import keras
 import numpy as np
 from reporting import machine, write
+from short_lists import BestEpoch, figures, ranks_of
 
 from tfrec_llm.data import BehaviorLog, PairBatches, ShopSimulator, Vocabulary, leave_last_out, load
 from tfrec_llm.data.vocabulary import NUM_RESERVED
@@ -83,7 +84,7 @@ def trained(
     kind = NeuralCollaborativeFiltering if name == "neumf" else MatrixFactorization
     model = kind(users.size, items.size, **options)
     model.compile(keras.optimizers.Adam(rate), "binary_crossentropy")
-    chosen = BestOnLists(lists[0])
+    chosen = BestEpoch(lambda: judged(model, lists[0]), lambda: model, PATIENCE)
     begin = time.perf_counter()
     model.fit(
         PairBatches(train, users, items, seed=seed, **BATCH),
@@ -92,34 +93,11 @@ def trained(
         verbose=2,
     )
     return {
-        "best_epoch": chosen.best_epoch + 1,
+        "best_epoch": chosen.epoch + 1,
         "seconds": round(time.perf_counter() - begin, 1),
-        "validation": chosen.best,
-        "test": figures(model, lists[1]),
+        "validation": chosen.figures,
+        "test": judged(model, lists[1]),
     }
-
-
-class BestOnLists(keras.callbacks.Callback):
-    """Stops when validation is no longer better, and takes its best weights back."""
-
-    def __init__(self, lists: tuple[np.ndarray, np.ndarray]):
-        super().__init__()
-        self.lists = lists
-        self.best = {"hr@10": -1.0, "ndcg@10": -1.0}
-        self.best_epoch = 0
-        self.weights: list[np.ndarray] = []
-
-    def on_epoch_end(self, epoch, logs=None):
-        reached = figures(self.model, self.lists)
-        print(f"  validation: {reached}", flush=True)
-        if reached["ndcg@10"] > self.best["ndcg@10"]:
-            self.best, self.best_epoch = reached, epoch
-            self.weights = self.model.get_weights()
-        elif epoch - self.best_epoch >= PATIENCE:
-            self.model.stop_training = True
-
-    def on_train_end(self, logs=None):
-        self.model.set_weights(self.weights)
 
 
 def short_lists(
@@ -138,18 +116,12 @@ def short_lists(
     return asked, np.column_stack([items.encode(part.item), drawn])
 
 
-def figures(model: keras.Model, lists: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-    """Returns HR@10 and NDCG@10 of the targets; of items that tie with one half stand above."""
+def judged(model: keras.Model, lists: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    """Returns HR@10 and NDCG@10 of the targets."""
     users, items = lists
     pairs = np.repeat(users, items.shape[1]), items.ravel()
     scores = model.predict(pairs, batch_size=1 << 16, verbose=0).reshape(items.shape)
-    own = scores[:, :1]
-    ranks = (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
-    gains = np.where(ranks < 10, 1 / np.log2(ranks + 2), 0.0)
-    return {
-        "hr@10": round(float((ranks < 10).mean()), 4),
-        "ndcg@10": round(float(gains.mean()), 4),
-    }
+    return figures(ranks_of(scores, np.zeros(len(items), np.int64)))
 
 
 if __name__ == "__main__":

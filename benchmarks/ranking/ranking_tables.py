@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import between_marks, markdown
+from reporting import between_marks, markdown, spread
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
@@ -118,11 +118,6 @@ def new_items(results: list[dict[str, Any]]) -> str:
                 cells = [spread(found[metric]) for metric in ("hr@10", "ndcg@10")]
                 rows.append([result["data"], *counts, name, *cells, seed])
     return markdown(rows)
-
-
-def spread(mean: float, deviation: float | None = None) -> str:
-    text = f"{mean:.4f}".removeprefix("0")
-    return text if deviation is None else f"{text} ± {f'{deviation:.4f}'.removeprefix('0')}"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

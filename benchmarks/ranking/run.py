@@ -126,14 +126,15 @@ class Bench:
         begin = time.perf_counter()
         self.pre_trained = self.pre_train()
         self.pre_training_seconds = time.perf_counter() - begin
-        self.floors: dict[str, Any] = {}
 
     def pre_train(self) -> Recommender:
+        found = self.recommender()
         if self.kept is not None and self.kept.exists():
-            return Recommender.load(self.kept)
-        found = self.recommender().fit(
-            self.problem.behaviors, epochs=self.problem.pre_training, verbose=2
-        )
+            kept = Recommender.load(self.kept)
+            if kept.get_config() != found.get_config():
+                raise SystemExit(f"{self.kept} was trained with other settings: delete it.")
+            return kept
+        found.fit(self.problem.behaviors, epochs=self.problem.pre_training, verbose=2)
         if self.kept is not None:
             found.save(self.kept)
         return found
