@@ -1,8 +1,6 @@
 """What single methods add: its table is up to date, and seeds are compared with themselves."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,8 @@ pytestmark = pytest.mark.skipif(not RANKING.exists(), reason="benchmarks/ is not
 
 
 @pytest.fixture
-def ranking(monkeypatch):
-    """Imports a module of the benchmark, whose scripts stand beside each other."""
-    monkeypatch.syspath_prepend(RANKING)
-    names = ("problems", "run", "effects", "effects_table")
-    for name in names:  # other benchmarks have modules of these names
-        sys.modules.pop(name, None)
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
+def ranking(scripts_in):
+    return scripts_in("ranking")
 
 
 def test_the_table_of_the_page_is_that_of_the_result_file(ranking):

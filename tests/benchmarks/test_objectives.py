@@ -1,6 +1,5 @@
 """The benchmark of pre-training objectives: its page is up to date, and it works on little data."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -14,10 +13,8 @@ pytestmark = pytest.mark.skipif(not QUALITY.exists(), reason="benchmarks/ is not
 
 
 @pytest.fixture
-def objectives(monkeypatch):
-    monkeypatch.syspath_prepend(QUALITY)
-    yield importlib.import_module("objectives")
-    sys.modules.pop("objectives", None)
+def objectives(scripts_in):
+    return scripts_in("quality")("objectives")
 
 
 def test_the_table_of_the_page_is_that_of_the_result_files(objectives):

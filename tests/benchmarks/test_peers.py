@@ -1,6 +1,5 @@
 """The benchmark beside peers: its page is up to date, and our own worker runs on little data."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -16,13 +15,8 @@ pytestmark = pytest.mark.skipif(not SPEED.exists(), reason="benchmarks/ is not b
 
 
 @pytest.fixture
-def speed(monkeypatch):
-    """Imports a module of the benchmark, whose scripts stand beside each other."""
-    monkeypatch.syspath_prepend(SPEED)
-    monkeypatch.syspath_prepend(SPEED / "peers")
-    yield importlib.import_module
-    for name in ("speed_tables", "measuring", "environments"):
-        sys.modules.pop(name, None)
+def speed(scripts_in):
+    return scripts_in("speed", "speed/peers")
 
 
 def run(tmp_path, *arguments):

@@ -1,6 +1,5 @@
 """The quality benchmark: its page is up to date, and its whole path works on little data."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -15,13 +14,8 @@ pytestmark = pytest.mark.skipif(not QUALITY.exists(), reason="benchmarks/ is not
 
 
 @pytest.fixture
-def quality(monkeypatch):
-    """Imports a module of the benchmark, whose scripts stand beside each other."""
-    monkeypatch.syspath_prepend(QUALITY)
-    names = ("settings", "splits", "training", "tables", "run", "blend")
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
+def quality(scripts_in):
+    return scripts_in("quality")
 
 
 def test_the_tables_of_the_page_are_those_of_the_result_files(quality):

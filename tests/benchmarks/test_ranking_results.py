@@ -1,7 +1,5 @@
 """The page of clicks and conversions is that of the result files."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,8 @@ pytestmark = pytest.mark.skipif(not RANKING.exists(), reason="benchmarks/ is not
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(RANKING)
-    yield importlib.import_module("ranking_tables")
-    sys.modules.pop("ranking_tables", None)
+def tables(scripts_in):
+    return scripts_in("ranking")("ranking_tables")
 
 
 def test_the_tables_of_the_page_are_those_of_the_result_files(tables):
