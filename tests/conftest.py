@@ -1,7 +1,11 @@
+import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +14,28 @@ def tfrec_data() -> Path:
     if "TFREC_DATA" not in os.environ:
         pytest.skip("TFREC_DATA does not say where the data sets are")
     return Path(os.environ["TFREC_DATA"])
+
+
+@pytest.fixture
+def scripts_in(monkeypatch):
+    """Gives the import of scripts in folders of the benchmarks, which stand beside each other.
+
+    Modules of different benchmarks have the same names, so what stands in benchmarks/ is
+    forgotten before and after.
+    """
+
+    def importing(*folders):
+        for folder in folders:
+            monkeypatch.syspath_prepend(BENCHMARKS / folder)
+        return importlib.import_module
+
+    _forget()
+    yield importing
+    _forget()
+
+
+def _forget():
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if path and BENCHMARKS in Path(path).parents:
+            del sys.modules[name]
