@@ -39,3 +39,19 @@ def _forget():
         path = getattr(module, "__file__", None)
         if path and BENCHMARKS in Path(path).parents:
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def shop():
+    """A fitted recommender of a small shop: string ids, kinds of behaviour, features."""
+    from serving_shop import fitted_shop
+
+    return fitted_shop()
+
+
+@pytest.fixture(scope="session")
+def exported_shop(shop, tmp_path_factory):
+    """The shop's recommender, exported as version 1."""
+    from tfrec_llm.serving import ExportedModel
+
+    return ExportedModel(shop.export(tmp_path_factory.mktemp("serving") / "shop" / "1"))

@@ -311,3 +311,13 @@ def test_demo_says_that_its_output_is_a_file(tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     assert main(["demo", "-o", str(tmp_path / "taken")]) == 1
     assert "taken" in complaint(capsys)
+
+
+def test_a_saved_model_becomes_the_next_version_to_serve(shop, tmp_path, capsys):
+    arguments = ["export", str(shop / "model"), "-o", str(tmp_path / "served"), "--exclude", "3"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"exported to {tmp_path / 'served' / '1'}\n"
+    assert main([*arguments, "--catalogue-key", "sku"]) == 2
+    assert "goes with --catalogue" in complaint(capsys)
+    model = tr.serving.ExportedModel(tmp_path / "served" / "1")
+    assert 3 not in model.recommend([[]], k=25)[0].items

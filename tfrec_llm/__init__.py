@@ -20,6 +20,7 @@ _PACKAGES = (
     "models",
     "optimizers",
     "reranking",
+    "serving",
     "training",
 )
 _NAMES = {

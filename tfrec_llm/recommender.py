@@ -448,6 +448,30 @@ class Recommender(Scorer):
         recommender.curve = saved.curve
         return recommender
 
+    def export(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Writes a SavedModel that TensorFlow Serving loads as it stands.
+
+        Raw ids go in and out; the vocabulary, the seen filter, exclusions and top-k are inside,
+        and scores are those of `recommend`. It holds no user's history.
+
+        Args:
+            path: Folder of the version, whose name is a number, such as
+                `"serving/shop/1"`; or of the model, in which the next version
+                is written. It is there whole or not at all.
+            **options: Of `tfrec_llm.serving.export_model`: `k`, `filter_seen`,
+                `candidates`, `exclude`, `precision`.
+
+        Returns:
+            Folder of the version.
+
+        Raises:
+            SavedModelError: If it cannot be written, or the folder holds
+                something else. What was there stays.
+        """
+        from tfrec_llm.serving.export import export_model
+
+        return export_model(self, path, **options)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make a recommender like this one, JSON-able."""
         loss = self.loss

@@ -68,10 +68,10 @@ def run(arguments: argparse.Namespace) -> None:
     recommender: Any = recommender_class().load(arguments.model)
     item_type = recommender.vocabulary.ids.type
     if users is not None:
-        users = _as_ids(users, recommender.histories.user_ids.type, "users")
+        users = as_ids(users, recommender.histories.user_ids.type, "users")
     histories = arguments.history
     if histories is not None:
-        histories = [_as_ids(history, item_type, "items") for history in histories]
+        histories = [as_ids(history, item_type, "items") for history in histories]
     filter_seen = arguments.filter_seen
     if filter_seen is None:
         filter_seen = record.get("filter_seen", True)
@@ -80,8 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
         histories=histories,
         k=arguments.k,
         filter_seen=filter_seen,
-        candidates=_as_ids(arguments.candidates, item_type, "items"),
-        exclude=_as_ids(arguments.exclude, item_type, "items"),
+        candidates=as_ids(arguments.candidates, item_type, "items"),
+        exclude=as_ids(arguments.exclude, item_type, "items"),
         on_unknown=arguments.on_unknown,
     )
     if histories is not None:
@@ -108,7 +108,7 @@ def _lines(path: str) -> list[str]:
     return users
 
 
-def _as_ids(texts: list[str] | None, kind: "pa.DataType", what: str) -> Any:
+def as_ids(texts: list[str] | None, kind: "pa.DataType", what: str) -> Any:
     """Returns ids in the type that the model knows them by."""
     import pyarrow as pa
 

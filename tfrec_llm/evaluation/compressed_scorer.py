@@ -24,6 +24,7 @@ from tfrec_llm.evaluation.model_scorer import ModelScorer, model_item_scores
 from tfrec_llm.evaluation.product_scores import ProductScores
 from tfrec_llm.layers.compressed_table import CompressedTable
 from tfrec_llm.models import MaskedBehaviorModel, NextBehaviorModel
+from tfrec_llm.models.replaced_tables import with_tables
 
 if TYPE_CHECKING:
     from tfrec_llm.recommender import Recommender
@@ -98,19 +99,7 @@ class CompressedScorer(ModelScorer):
                 name=layer.name,
             )
 
-        config = model.encoder.get_config()
-        tuning = config.pop("tuning")
-        encoder = type(model.encoder)(
-            **config | {"item_embedding": compressed(model.encoder.item_embedding)}
-        )
-        encoder.tuning = tuning
-        output = None if model.tie_embeddings else compressed(model.output_embedding)
-        small = type(model)(**model.get_config() | {"encoder": encoder, "output_embedding": output})
-        small.build()
-        for part in ("transformer", "behavior_embedding"):
-            layer = getattr(model.encoder, part)
-            if layer is not None:
-                getattr(small.encoder, part).set_weights(layer.get_weights())
+        small = with_tables(model, compressed)
         return cls(small, scorer.vocabulary, histories=scorer.histories, catalogue=scorer.catalogue)
 
     @property

@@ -1,0 +1,231 @@
+"""Writing a trained model as a SavedModel that TensorFlow Serving loads as it stands."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+
+import tfrec_llm
+from tfrec_llm.data.atomic import replace_folder
+from tfrec_llm.data.vocabulary import Vocabulary
+from tfrec_llm.errors import NotFittedError, SavedModelError
+from tfrec_llm.layers.item_embedding import ItemEmbedding
+from tfrec_llm.models.replaced_tables import with_tables
+
+if TYPE_CHECKING:
+    from tfrec_llm.evaluation.model_scorer import ModelScorer
+    from tfrec_llm.recommender import Recommender
+
+# What TensorFlow Serving does not read: it leaves this folder alone.
+EXTRA = "assets.extra"
+DESCRIPTION = f"{EXTRA}/tfrec_llm.json"
+FORMAT = "tfrec_llm.export.1"
+PRECISIONS = ("float32", "float16", "int8")
+
+_PADDINGS: dict[str, tuple[Any, ...]] = {
+    "string": ("", "<pad>", "\x00<pad>"),
+    "int64": (-1, -(2**63)),
+}
+
+
+def export_model(
+    scorer: "Recommender | ModelScorer",
+    path: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    filter_seen: bool = True,
+    candidates: Any = None,
+    exclude: Any = None,
+    precision: str = "float32",
+) -> Path:
+    """Writes a fitted model for serving; see `Recommender.export`.
+
+    Args:
+        scorer: A fitted `Recommender`, or a `ModelScorer` or `CompressedScorer`.
+        path: Folder of the version, whose name is a number; or of the model, in which the next
+            version is written.
+        k: Items a user that the default signature recommends.
+        filter_seen: Whether the default signature leaves out what a history holds.
+        candidates: Raw ids that alone may be recommended; None for all.
+        exclude: Raw ids never to recommend.
+        precision: Of the items' vectors: `"float32"`, `"float16"` or `"int8"`.
+
+    Returns:
+        Folder of the version.
+
+    Raises:
+        NotFittedError: If the model is not fitted.
+        SavedModelError: If it cannot be written, or the folder holds something else.
+        UnknownItemError: If a candidate is not in the vocabulary.
+        ValueError: If an option does not fit.
+
+    Example:
+        >>> vocabulary = tfrec_llm.data.Vocabulary(["a", "b", "c"])
+        >>> encoder = tfrec_llm.models.BehaviorEncoder(vocab_size=vocabulary.size, emb_dim=8)
+        >>> model = tfrec_llm.models.NextBehaviorModel(encoder)
+        >>> model.build()
+        >>> scorer = tfrec_llm.evaluation.ModelScorer(model, vocabulary)
+        >>> import tempfile
+        >>> export_model(scorer, f"{tempfile.mkdtemp()}/shop").name
+        '1'
+    """
+    if scorer.model is None:
+        raise NotFittedError("This Recommender is not fitted: call fit() or load().")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Models are exported by TensorFlow, but Keras runs on "
+            f"{keras.backend.backend()}. Save the model, and export it in a process with "
+            "KERAS_BACKEND=tensorflow."
+        )
+    if k < 1:
+        raise ValueError(f"k must be 1 or more, not {k}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}.")
+    folder = _version_folder(Path(path))
+    vocabulary = scorer.vocabulary
+    padding = _padding(vocabulary)
+    kinds = () if scorer.histories is None else scorer.histories.behavior_vocabulary
+    model = _for_serving(scorer, precision)
+
+    import tensorflow as tf
+
+    from tfrec_llm.serving.graph import ServingGraph
+    from tfrec_llm.serving.warmup import write_warmup
+
+    graph = ServingGraph(
+        model,
+        vocabulary,
+        kinds=kinds if model.encoder.num_behaviors else (),
+        k=k,
+        filter_seen=filter_seen,
+        allowed=_allowed(vocabulary, candidates, exclude),
+        padding=padding,
+    )
+    description = {
+        "format": FORMAT,
+        "tfrec_llm": tfrec_llm.__version__,
+        "model": type(model).__name__,
+        "items": len(vocabulary),
+        "id_type": str(vocabulary.ids.type),
+        "padding": padding,
+        "behaviors": list(kinds) if model.encoder.num_behaviors else None,
+        "emb_dim": model.encoder.emb_dim,
+        "max_length": model.encoder.max_length,
+        "k": k,
+        "filter_seen": filter_seen,
+        "precision": precision,
+    }
+    try:
+        with replace_folder(folder) as temporary:
+            tf.saved_model.save(graph, str(temporary), signatures=graph.signatures)
+            write_warmup(temporary, folder.parent.name, _requests(description, vocabulary))
+            vocabulary.save(temporary / EXTRA / "vocabulary.parquet")
+            if scorer.catalogue is not None:
+                scorer.catalogue.save(temporary / EXTRA / "catalogue.parquet")
+            (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
+    except OSError as error:
+        raise SavedModelError(
+            f"The model could not be exported to {folder}: {error}. What was there before is "
+            f"unchanged. Free on this disk: {_free(folder.parent)}."
+        ) from error
+    return folder
+
+
+def _version_folder(path: Path) -> Path:
+    """Returns the folder to write, and refuses one whose other files would be lost."""
+    if path.is_file():
+        raise SavedModelError(f"{path} is a file; a model is exported as a folder.")
+    if not path.name.isdecimal():
+        return path / str(max(versions(path), default=0) + 1)
+    if path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).exists():
+        raise SavedModelError(
+            f"{path} is a folder with other files in it, which exporting would replace. Give a "
+            "new folder."
+        )
+    return path
+
+
+def versions(folder: Path) -> list[int]:
+    """Returns the versions of a model, rising: the names of its folders that are numbers."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir()
+    )
+
+
+def _for_serving(scorer: Any, precision: str) -> Any:
+    """Returns a model that reads items from tables alone, whatever they were trained with."""
+    if precision != "float32":
+        from tfrec_llm.evaluation.compressed_scorer import CompressedScorer
+
+        return CompressedScorer.of(scorer, kind=precision).model
+    model = scorer.model
+    tables = [model.encoder.item_embedding, model.output_layer]
+    if all(getattr(table, "features", None) is None for table in tables):
+        return model
+
+    def plain(layer: Any) -> ItemEmbedding:
+        # What features add is added once and for all.
+        table = ItemEmbedding(
+            layer.vocab_size, layer.emb_dim, dtype=layer.dtype_policy, name=layer.name
+        )
+        table.build((None,))
+        table.table.assign(layer.all_rows())
+        return table
+
+    return with_tables(model, plain)
+
+
+def _padding(vocabulary: Vocabulary) -> Any:
+    """Returns an id that stands for nothing."""
+    kind = str(vocabulary.ids.type)
+    if kind not in _PADDINGS:
+        raise ValueError(f"Item ids are strings or integers where a model is exported, not {kind}.")
+    return next(one for one in _PADDINGS[kind] if one not in vocabulary)
+
+
+def _allowed(vocabulary: Vocabulary, candidates: Any, exclude: Any) -> np.ndarray | None:
+    """Returns bool `[items]`, what may be recommended; None for all."""
+    if candidates is None and exclude is None:
+        return None
+    allowed = np.ones(vocabulary.size, bool)
+    if candidates is not None:
+        allowed[:] = False
+        allowed[vocabulary.encode(candidates)] = True
+    if exclude is not None:
+        allowed[vocabulary.encode(exclude, on_unknown="ignore")] = False
+    return allowed[vocabulary.size - len(vocabulary) :]
+
+
+def _requests(description: dict[str, Any], vocabulary: Vocabulary) -> Any:
+    """Yields requests of every signature, of one user and of many, with short and long lists."""
+    dtype: Any = object if pa.types.is_string(vocabulary.ids.type) else np.int64
+    known = np.array(vocabulary.ids[:64].to_pylist() or [description["padding"]], dtype)
+    for rows, length in ((1, 8), (1, 64), (32, 32)):
+        history = np.resize(known, (rows, length))
+        read = {"history": history}
+        if description["behaviors"] is not None:
+            read["behaviors"] = np.full(history.shape, "", object)
+        yield "serving_default", {"history": history}
+        yield (
+            "recommend",
+            read
+            | {
+                "exclude": history[:, :1],
+                "k": np.full(rows, description["k"], np.int32),
+                "filter_seen": np.full(rows, description["filter_seen"]),
+            },
+        )
+        yield "score", read | {"items": history}
+        yield "embed", read
+        yield "embed_items", {"items": history[0]}
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder if folder.exists() else '.').free / 1e6:,.0f} MB"
