@@ -321,3 +321,23 @@ def test_a_saved_model_becomes_the_next_version_to_serve(shop, tmp_path, capsys)
     assert "goes with --catalogue" in complaint(capsys)
     model = tr.serving.ExportedModel(tmp_path / "served" / "1")
     assert 3 not in model.recommend([[]], k=25)[0].items
+
+
+def test_tune_saves_the_best_trial_with_its_table_and_picture(shop, tmp_path, capsys):
+    pytest.importorskip("keras_tuner", reason="pip install 'tfrec-llm[tuning]'")
+    command = ["tune", str(shop / "log.csv"), "-o", str(tmp_path / "best"), "--epochs", "1"]
+    command += ["--folder", str(tmp_path / "tuning"), "--trials", "1", "--max-length", "10"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "tuning" / "trials.csv")
+    assert f"ndcg@10 {table['score'][0]:.4f} on validation" in told
+    assert (tmp_path / "tuning" / "trials.png").stat().st_size > 1000
+    assert main(["recommend", str(tmp_path / "best"), "--history", "7"]) == 0
+
+
+def test_tune_says_what_is_wrong_before_it_searches(shop, tmp_path, capsys):
+    pytest.importorskip("keras_tuner", reason="pip install 'tfrec-llm[tuning]'")
+    command = ["tune", str(shop / "log.csv"), "-o", str(tmp_path / "best")]
+    command += ["--folder", str(tmp_path / "tuning"), "--metric", "auc@10"]
+    assert main(command) != 0
+    assert "auc" in complaint(capsys)

@@ -22,6 +22,7 @@ _PACKAGES = (
     "reranking",
     "serving",
     "training",
+    "tuning",
 )
 _NAMES = {
     "ItemEmbedding": "layers",

@@ -434,10 +434,7 @@ class Recommender(Scorer):
             SavedModelError: If a file is missing or damaged; it says which.
         """
         saved = read_recommender(Path(path))
-        config = dict(saved.config)
-        if isinstance(config["loss"], dict):
-            config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
-        recommender = cls(**config)
+        recommender = cls.from_config(saved.config)
         recommender.vocabulary = saved.known.vocabulary
         recommender.model = saved.model
         if recommender._features is not None:
@@ -497,6 +494,14 @@ class Recommender(Scorer):
             **self.model_options,
             **self.encoder_options,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Recommender":
+        """Returns a recommender, not fitted, of what `get_config` gave."""
+        loss = config.get("loss")
+        if isinstance(loss, dict):
+            config = config | {"loss": keras.saving.deserialize_keras_object(loss)}
+        return cls(**config)
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self.model is None else f"{len(self.vocabulary)} items"
