@@ -46,6 +46,27 @@ def test_a_trained_model_beats_chance_and_its_curve_is_kept(split):
     assert {"epoch", "loss", "seconds", "val_hr@10", "val_ndcg@10"} <= set(rec.curve[0])
 
 
+def _scores_after_an_epoch(split, **options):
+    rec = tr.Recommender(**SMALL | {"batch_size": 1, "dropout": 0.0} | options)
+    return all_scores(rec.fit(split.train, epochs=1, verbose=0), split)[:, 3:]
+
+
+def test_accumulated_gradients_make_one_step_of_several_batches(split):
+    # With more batches to a step than an epoch has, no step is taken at any rate.
+    start = _scores_after_an_epoch(split, gradient_accumulation=10_000)
+    again = _scores_after_an_epoch(split, gradient_accumulation=10_000, learning_rate=0.1)
+    np.testing.assert_array_equal(start, again)
+    assert np.abs(_scores_after_an_epoch(split, gradient_accumulation=4) - start).max() > 1e-4
+    with pytest.raises(ValueError, match="1 or more"):
+        tr.Recommender(gradient_accumulation=0)
+
+
+def test_steps_compiled_by_xla_give_the_same_scores(split):
+    plain = _scores_after_an_epoch(split, batch_size=8)
+    compiled = _scores_after_an_epoch(split, batch_size=8, jit_compile=True)
+    np.testing.assert_allclose(compiled, plain, atol=1e-4)
+
+
 def test_evaluate_predict_and_recommend_give_the_same_scores(fitted, split):
     users = split.test.user.to_pylist()
     sequences = fitted.sequences(split.test.history).select(users)

@@ -34,6 +34,7 @@ from tfrec_llm.recommender_training import train
 from tfrec_llm.saved_recommender import read_recommender, write_recommender
 from tfrec_llm.training.schedule import learning_rate_schedule
 from tfrec_llm.training.scoring_copy import check_averaging
+from tfrec_llm.training.tracking import Tracking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,10 @@ class Recommender(Scorer):
         weight_averaging: Share that an average of the weights keeps at each
             epoch's end, such as 0.8; the average is what scores. 0 for none.
         batch_size: Packed rows a step; None takes about 4,096 behaviours.
+        gradient_accumulation: Batches whose mean gradient makes one step,
+            where a batch of the size wanted does not fit into memory.
+        jit_compile: Whether XLA compiles the steps; `"auto"` leaves it to
+            Keras, which does so on GPUs.
         min_count: Items that occur less often become unknown.
         precision: Keras dtype policy of training; `"auto"` takes bfloat16
             where the hardware multiplies it. Scores are always float32.
@@ -131,6 +136,8 @@ class Recommender(Scorer):
         warmup: float = 0.0,
         weight_averaging: float = 0.0,
         batch_size: int | None = None,
+        gradient_accumulation: int = 1,
+        jit_compile: bool | Literal["auto"] = "auto",
         min_count: int = 1,
         precision: str = "auto",
         seed: int = 0,
@@ -140,6 +147,10 @@ class Recommender(Scorer):
         objective_options: dict[str, Any] | None = None,
         **options: Any,
     ):
+        if gradient_accumulation < 1:
+            raise ValueError(
+                f"gradient_accumulation must be 1 or more, got {gradient_accumulation}."
+            )
         if isinstance(loss, str) and loss not in _LOSSES:
             raise ValueError(f"loss must be one of {_LOSSES} or a CatalogLoss, got {loss!r}.")
         self.objective = objective
@@ -150,6 +161,8 @@ class Recommender(Scorer):
         self.warmup = warmup
         self.weight_averaging = weight_averaging
         self.batch_size = batch_size
+        self.gradient_accumulation = gradient_accumulation
+        self.jit_compile = jit_compile
         self.min_count = min_count
         self.precision = precision
         self.seed = seed
@@ -193,6 +206,7 @@ class Recommender(Scorer):
         filter_seen: bool = True,
         warm_start: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
+        tracking: Tracking = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: Any = "auto",
     ) -> "Recommender":
@@ -212,6 +226,9 @@ class Recommender(Scorer):
                 that its catalogue holds replace those there are.
             checkpoint: File that an interrupted training resumes from; it is
                 written after every epoch and removed at the end.
+            tracking: Tool that records every epoch: `"tensorboard"`,
+                `"mlflow"` or `"wandb"`, or a dict of them to where the runs
+                are kept, such as `{"tensorboard": "logs"}`.
             callbacks: Further Keras callbacks; `val_ndcg@10` and the like are
                 in their logs.
             verbose: As in `keras.Model.fit`.
@@ -225,6 +242,7 @@ class Recommender(Scorer):
             DataError: If `item_features` are wanted and there is no catalogue,
                 or one of them has no value for any item of `log`.
             SavedModelError: If `checkpoint` is of another training.
+            ImportError: If the tool of `tracking` is not installed.
         """
         log.require_complete()
         keras.utils.set_random_seed(self.seed)
@@ -268,6 +286,7 @@ class Recommender(Scorer):
             metric=metric,
             filter_seen=filter_seen,
             checkpoint=checkpoint,
+            tracking=tracking,
             callbacks=callbacks,
             verbose=verbose,
         )
@@ -481,6 +500,8 @@ class Recommender(Scorer):
             "warmup": self.warmup,
             "weight_averaging": self.weight_averaging,
             "batch_size": self.batch_size,
+            "gradient_accumulation": self.gradient_accumulation,
+            "jit_compile": self.jit_compile,
             "min_count": self.min_count,
             "precision": self.precision,
             "seed": self.seed,
@@ -533,7 +554,9 @@ class Recommender(Scorer):
         rate = learning_rate_schedule(
             self.schedule, self.learning_rate, num_steps=num_steps, warmup=self.warmup
         )
-        return _OPTIMIZERS[self.optimizer](rate)
+        # Keras takes 1 for an error.
+        steps = self.gradient_accumulation if self.gradient_accumulation > 1 else None
+        return _OPTIMIZERS[self.optimizer](rate, gradient_accumulation_steps=steps)
 
     def make_loss(self, *, num_positions: int) -> CatalogLoss:
         """Returns the loss of steps of so many positions, a new one where it was given by name."""

@@ -1,7 +1,6 @@
 """How a recommender's model is trained."""
 
 import os
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,10 @@ from tfrec_llm.evaluation.callback import RankingEvaluation
 from tfrec_llm.training.best_weights import BestWeights
 from tfrec_llm.training.checkpoint import TrainingCheckpoint
 from tfrec_llm.training.fine_tuning import copy_tuning
+from tfrec_llm.training.measures import TrainingMeasures
 from tfrec_llm.training.precision import fast_precision
 from tfrec_llm.training.scoring_copy import ScoringCopy
+from tfrec_llm.training.tracking import Tracking, tracked
 
 if TYPE_CHECKING:
     from tfrec_llm.data.behavior_log import BehaviorLog
@@ -30,6 +31,7 @@ def train(
     metric: str,
     filter_seen: bool,
     checkpoint: str | os.PathLike[str] | None,
+    tracking: Tracking,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: Any,
 ) -> list[dict[str, float]]:
@@ -48,10 +50,10 @@ def train(
     optimizer = recommender.make_optimizer(num_steps=epochs * len(batches))
     rows = min(batches.batch_size, batches.packing.num_rows)
     loss = recommender.make_loss(num_positions=rows * batches.row_length)
-    trained.compile(optimizer, loss=loss)
+    trained.compile(optimizer, loss=loss, jit_compile=recommender.jit_compile)
     # In order: each may read what those before it wrote into the logs.
     copy = ScoringCopy(trained, scoring, averaging=recommender.weight_averaging)
-    watching: list[keras.callbacks.Callback] = [_Clock(), copy]
+    watching: list[keras.callbacks.Callback] = [TrainingMeasures(batches), copy]
     best = None
     if validation is not None:
         name, _, length = metric.partition("@")
@@ -75,24 +77,15 @@ def train(
         watching.append(kept)
         curve = list(kept.curve)
     batches.set_epoch(first_epoch)
-    history = trained.fit(
-        batches,
-        epochs=epochs,
-        initial_epoch=first_epoch,
-        callbacks=[*watching, *callbacks],
-        verbose=verbose,
-    )
+    with tracked(tracking, recommender.get_config()) as recording:
+        history = trained.fit(
+            batches,
+            epochs=epochs,
+            initial_epoch=first_epoch,
+            callbacks=[*watching, *callbacks, *recording],
+            verbose=verbose,
+        )
     for index, epoch in enumerate(history.epoch):
         values = {name: float(series[index]) for name, series in history.history.items()}
         curve.append({"epoch": epoch, **values})
     return curve
-
-
-class _Clock(keras.callbacks.Callback):
-    """Adds the seconds of training to an epoch's logs."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._begin = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.perf_counter() - self._begin

@@ -82,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive, metavar="N", help="rows a step (default: 4,096 behaviours)"
     )
     training.add_argument(
+        "--track",
+        choices=["tensorboard", "mlflow", "wandb"],
+        help="a tool that records every epoch",
+    )
+    training.add_argument(
         "--checkpoint", metavar="FILE", help="kept after every epoch, to go on after a stop"
     )
 
@@ -105,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_target(arguments.output)
     training: dict[str, Any] = {"epochs": arguments.epochs, "patience": arguments.patience}
     training |= {"filter_seen": arguments.filter_seen, "checkpoint": arguments.checkpoint}
-    training["verbose"] = progress()
+    training |= {"verbose": progress(), "tracking": arguments.track}
     if arguments.checkpoint and Path(arguments.checkpoint).exists():
         print(f"Going on from the checkpoint {arguments.checkpoint}.")
     if arguments.validation == "none":
