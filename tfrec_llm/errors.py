@@ -47,3 +47,7 @@ class NotFittedError(TfrecError, RuntimeError):
 
 class SavedModelError(TfrecError, OSError):
     """A saved model cannot be read or written whole."""
+
+
+class StoreError(TfrecError, OSError):
+    """A store of histories cannot be read or written."""

@@ -17,14 +17,22 @@ def recommender_class() -> "type[Recommender]":
     TensorFlow's log lines are kept from the terminal; TF_CPP_MIN_LOG_LEVEL=0 in the environment
     shows them.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        from tfrec_llm.recommender import Recommender
-
-        return Recommender
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with _errors_held_back():
+    with _quiet():
         from tfrec_llm.recommender import Recommender
     return Recommender
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow alone, as quietly."""
+    with _quiet():
+        import tensorflow  # noqa: F401
+
+
+def _quiet() -> contextlib.AbstractContextManager[None]:
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return contextlib.nullcontext()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    return _errors_held_back()
 
 
 @contextlib.contextmanager

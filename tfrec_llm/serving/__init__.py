@@ -1,10 +1,17 @@
-"""Putting a trained model into a shop: export and server."""
+"""Putting a trained model into a shop: export, histories, server."""
 
 import importlib
 from typing import Any
 
 _MODULES = {
+    "Event": "histories",
     "ExportedModel": "exported_model",
+    "HistoryStore": "histories",
+    "ModelVersions": "model_versions",
+    "RedisHistories": "redis_histories",
+    "SQLiteHistories": "sqlite_histories",
+    "ServerOptions": "options",
+    "create_app": "app",
     "export_model": "export",
 }
 __all__ = [*_MODULES]

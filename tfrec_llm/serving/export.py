@@ -16,15 +16,12 @@ from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import NotFittedError, SavedModelError
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.models.replaced_tables import with_tables
+from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, versions
 
 if TYPE_CHECKING:
     from tfrec_llm.evaluation.model_scorer import ModelScorer
     from tfrec_llm.recommender import Recommender
 
-# What TensorFlow Serving does not read: it leaves this folder alone.
-EXTRA = "assets.extra"
-DESCRIPTION = f"{EXTRA}/tfrec_llm.json"
-FORMAT = "tfrec_llm.export.1"
 PRECISIONS = ("float32", "float16", "int8")
 
 _PADDINGS: dict[str, tuple[Any, ...]] = {
@@ -148,15 +145,6 @@ def _version_folder(path: Path) -> Path:
             "new folder."
         )
     return path
-
-
-def versions(folder: Path) -> list[int]:
-    """Returns the versions of a model, rising: the names of its folders that are numbers."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir()
-    )
 
 
 def _for_serving(scorer: Any, precision: str) -> Any:

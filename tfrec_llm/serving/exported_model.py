@@ -1,5 +1,6 @@
 """An exported model, loaded without Keras."""
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,14 @@ import pyarrow as pa
 
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import SavedModelError
-from tfrec_llm.serving.export import DESCRIPTION, EXTRA, FORMAT
+from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT
+
+# An integer that no vocabulary is expected to hold.
+_NO_ID = 2**63 - 1
+# Popular items at hand.
+_POPULAR = 2000
+# As of `ServingGraph`, which needs TensorFlow to be named.
+POPULARITY = "popularity"
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,8 @@ class ExportedModel:
         self.padding = self.description["padding"]
         self.behaviors: list[str] | None = self.description["behaviors"]
         self._dtype: Any = object if self.has_string_ids else np.int64
-        # The most frequent first, as a vocabulary is made; an extended one has new items behind.
-        counts = self.vocabulary.counts[NUM_RESERVED:]
-        self._popular = np.argsort(-counts, kind="stable")
+        # Asked once, so that what is popular is there when the model fails to answer in time.
+        self._popular = self.recommend([[]], k=min(len(self.vocabulary), _POPULAR))[0]
 
     @property
     def has_string_ids(self) -> bool:
@@ -175,21 +182,35 @@ class ExportedModel:
         """Returns the most frequent items, without a call of the model.
 
         Args:
-            k: How many.
+            k: How many, of the 2,000 most frequent.
             without: Raw ids to leave out.
         """
         left_out = set(without)
-        ids, counts = self.vocabulary.ids, self.vocabulary.counts
-        items: list[Any] = []
-        scores: list[float] = []
-        for place in self._popular:
-            if len(items) == k:
-                break
-            raw = ids[int(place)].as_py()
-            if raw not in left_out:
-                items.append(raw)
-                scores.append(float(counts[NUM_RESERVED + place]))
-        return Ranked(items, scores, "popularity")
+        pairs = zip(self._popular.items, self._popular.scores, strict=True)
+        found = itertools.islice(((raw, score) for raw, score in pairs if raw not in left_out), k)
+        listed = list(found)
+        return Ranked([raw for raw, _ in listed], [score for _, score in listed], POPULARITY)
+
+    def counts_of(self, items: Sequence[Any]) -> list[float | None]:
+        """Returns how often items occurred, without a call of the model; None for unknown ones."""
+        if not items:
+            return []
+        indexes = self.vocabulary.encode(list(items), on_unknown="ignore")
+        counts = self.vocabulary.counts
+        return [float(counts[index]) if index >= NUM_RESERVED else None for index in indexes]
+
+    def raw_id(self, given: Any) -> Any:
+        """Returns an item id in the type of the vocabulary, whatever a client sent it as.
+
+        What cannot be one of its ids becomes one that it does not hold, to be read as unknown.
+        """
+        if self.has_string_ids:
+            return str(given) if given != self.padding else "\x00unknown"
+        try:
+            number = int(given)
+        except ValueError:
+            return _NO_ID
+        return number if -_NO_ID <= number < _NO_ID and number != self.padding else _NO_ID
 
     def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Calls a signature with arrays by name, and returns its outputs by name."""

@@ -1,10 +1,11 @@
 """Requests that TensorFlow Serving runs through a model before it takes traffic."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 # Where TensorFlow Serving looks for them.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -68,3 +69,52 @@ def _varint(number: int) -> bytes:
         number >>= 7
     found.append(number)
     return bytes(found)
+
+
+def read_warmup(folder: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yields the warm-up requests of a SavedModel: names of signatures and their inputs.
+
+    Args:
+        folder: Of the SavedModel.
+    """
+    path = folder / WARMUP_FILE
+    if not path.exists():
+        return
+    for record in tf.data.TFRecordDataset(str(path), buffer_size=1 << 18).as_numpy_iterator():
+        request = _fields(_fields(record)[_PREDICT_LOG][0])[_REQUEST][0]
+        parts = _fields(request)
+        inputs = {}
+        for entry in parts.get(_INPUTS, []):
+            pair = _fields(entry)
+            tensor = TensorProto.FromString(pair[_VALUE][0])
+            inputs[pair[_KEY][0].decode()] = tf.make_ndarray(tensor)
+        yield _fields(parts[_MODEL_SPEC][0])[_SIGNATURE_NAME][0].decode(), inputs
+
+
+def _fields(message: bytes) -> dict[int, list[bytes]]:
+    """Returns the length-delimited fields of a protocol buffer, by number; others are left out."""
+    found: dict[int, list[bytes]] = {}
+    place = 0
+    while place < len(message):
+        key, place = _read_varint(message, place)
+        number, kind = key >> 3, key & 7
+        if kind == 2:
+            size, place = _read_varint(message, place)
+            found.setdefault(number, []).append(message[place : place + size])
+            place += size
+        elif kind == 0:
+            _, place = _read_varint(message, place)
+        else:
+            place += 8 if kind == 1 else 4
+    return found
+
+
+def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = message[place]
+        place += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return number, place
