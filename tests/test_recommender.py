@@ -152,7 +152,8 @@ def test_a_checkpoint_that_is_damaged_or_of_another_training_is_refused(split, t
         )
     with pytest.raises(SavedModelError, match=r"another training: .*seed"):
         tr.Recommender(**SMALL, seed=9).fit(split.train, epochs=5, verbose=0, checkpoint=path)
-    path.write_bytes(path.read_bytes()[:1000])
+    for each in path.parent.iterdir():
+        each.write_bytes(each.read_bytes()[:1000])
     with pytest.raises(SavedModelError, match="cannot be read"):
         tr.Recommender(**SMALL).fit(split.train, epochs=5, verbose=0, checkpoint=path)
 

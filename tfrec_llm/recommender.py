@@ -207,6 +207,7 @@ class Recommender(Scorer):
         warm_start: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         tracking: Tracking = None,
+        strategy: Any = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: Any = "auto",
     ) -> "Recommender":
@@ -225,10 +226,14 @@ class Recommender(Scorer):
                 that are new in `log` join the vocabulary, and the features
                 that its catalogue holds replace those there are.
             checkpoint: File that an interrupted training resumes from; it is
-                written after every epoch and removed at the end.
+                written after every epoch and removed at the end. Ctrl-C
+                writes it after the step in work.
             tracking: Tool that records every epoch: `"tensorboard"`,
                 `"mlflow"` or `"wandb"`, or a dict of them to where the runs
                 are kept, such as `{"tensorboard": "logs"}`.
+            strategy: Devices to train on: a name or a ready strategy, as
+                `tfrec_llm.training.distribution_strategy` takes it, such as
+                `"auto"`. None for one device.
             callbacks: Further Keras callbacks; `val_ndcg@10` and the like are
                 in their logs.
             verbose: As in `keras.Model.fit`.
@@ -287,6 +292,7 @@ class Recommender(Scorer):
             filter_seen=filter_seen,
             checkpoint=checkpoint,
             tracking=tracking,
+            strategy=strategy,
             callbacks=callbacks,
             verbose=verbose,
         )

@@ -10,6 +10,7 @@ from tfrec_llm.data.batches import PackedBatches
 from tfrec_llm.evaluation.callback import RankingEvaluation
 from tfrec_llm.training.best_weights import BestWeights
 from tfrec_llm.training.checkpoint import TrainingCheckpoint
+from tfrec_llm.training.distribution import distribution_scope, distribution_strategy
 from tfrec_llm.training.fine_tuning import copy_tuning
 from tfrec_llm.training.measures import TrainingMeasures
 from tfrec_llm.training.precision import fast_precision
@@ -32,6 +33,7 @@ def train(
     filter_seen: bool,
     checkpoint: str | os.PathLike[str] | None,
     tracking: Tracking,
+    strategy: Any,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: Any,
 ) -> list[dict[str, float]]:
@@ -39,12 +41,15 @@ def train(
     scoring = recommender.model
     precision = recommender.precision
     precision = fast_precision() if precision == "auto" else precision
-    # Half precision and averaging train a twin; the weights that score are float32, in `scoring`.
+    # Half precision, averaging and several devices train a twin; the weights that score are
+    # float32, in `scoring`, on one device.
     trained = scoring
-    if precision != "float32" or recommender.weight_averaging:
-        trained = recommender.make_model(
-            scoring.encoder.vocab_size, scoring.encoder.num_behaviors, precision
-        )
+    strategy = distribution_strategy("none" if strategy is None else strategy)
+    if precision != "float32" or recommender.weight_averaging or strategy is not None:
+        with distribution_scope(strategy):
+            trained = recommender.make_model(
+                scoring.encoder.vocab_size, scoring.encoder.num_behaviors, precision
+            )
         copy_tuning(scoring.encoder, trained.encoder)
         trained.set_weights(scoring.get_weights())
     optimizer = recommender.make_optimizer(num_steps=epochs * len(batches))
@@ -77,11 +82,15 @@ def train(
         watching.append(kept)
         curve = list(kept.curve)
     batches.set_epoch(first_epoch)
-    with tracked(tracking, recommender.get_config()) as recording:
+    with (
+        distribution_scope(strategy),
+        tracked(tracking, recommender.get_config()) as recording,
+    ):
         history = trained.fit(
             batches,
             epochs=epochs,
             initial_epoch=first_epoch,
+            shuffle=False,  # every epoch packs its rows in random order
             callbacks=[*watching, *callbacks, *recording],
             verbose=verbose,
         )

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.losses.replicas import sum_over_replicas
 from tfrec_llm.losses.table_rows import RowTable
 
 
@@ -31,7 +32,8 @@ class CatalogLoss(keras.losses.Loss):
         first_item: Rows of `table` before this one are no candidates.
 
     Returns:
-        Float scalar, the weighted mean over positions.
+        Float scalar, the weighted mean over positions. On several replicas their sum is the
+        mean over all positions of the global batch.
     """
 
     takes_rows = False
@@ -49,7 +51,7 @@ class CatalogLoss(keras.losses.Loss):
             ops.reshape(hidden, (-1, hidden.shape[-1])),
             # The value of a variable: TensorFlow's custom gradients do not take the variable.
             table if isinstance(table, RowTable) else ops.cast(table, table.dtype),
-            weights / ops.maximum(ops.sum(weights), 1e-12),
+            weights / ops.maximum(sum_over_replicas(ops.sum(weights)), 1e-12),
             first_item,
         )
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrec_llm.losses.replicas import sum_over_replicas
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.encoder_task import EncoderTask
 from tfrec_llm.models.masked_behavior_model import ask_behind
@@ -141,7 +142,7 @@ class AttributeModel(EncoderTask):
         weights = present[..., 0]
         if sample_weight is not None:
             weights = weights * ops.cast(sample_weight, "float32")
-        return ops.sum(weights * entropy) / ops.maximum(ops.sum(weights), 1e-12)
+        return ops.sum(weights * entropy) / ops.maximum(sum_over_replicas(ops.sum(weights)), 1e-12)
 
     def head_shape(self) -> tuple[int, ...]:
         return (self.num_attributes,)

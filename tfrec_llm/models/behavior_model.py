@@ -9,6 +9,7 @@ from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.losses.catalog_cross_entropy import CatalogCrossEntropy
 from tfrec_llm.losses.catalog_loss import CatalogLoss
+from tfrec_llm.losses.replicas import replica_share
 from tfrec_llm.losses.table_rows import (
     RowTable,
     sparse_row_gradients,
@@ -16,6 +17,7 @@ from tfrec_llm.losses.table_rows import (
 )
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.training.memory import keep_freed_memory
+from tfrec_llm.training.replicated_training import ReplicatedTraining
 from tfrec_llm.training.tracing import build_for_training
 from tfrec_llm.training.update_order import keep_update_order
 
@@ -25,7 +27,7 @@ SIMILARITIES = ("dot", "cosine")
 _NEVER = -1e4
 
 
-class BehaviorModel(keras.Model):
+class BehaviorModel(ReplicatedTraining):
     """Template of models that predict items from histories.
 
     With `target_positions` in the batch, as training batches have them, a
@@ -219,7 +221,7 @@ class BehaviorModel(keras.Model):
         items = self._candidates(training)
         loss = self.loss(y, y_pred, items, weights, first_item=NUM_RESERVED)
         for extra in self.losses:
-            loss = loss + ops.cast(extra, loss.dtype)
+            loss = loss + ops.cast(replica_share(extra), loss.dtype)
         return loss
 
     def _candidates(self, training):

@@ -8,10 +8,11 @@ from keras import ops
 
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.layers.user_embedding import UserEmbedding
+from tfrec_llm.training.replicated_training import ReplicatedTraining
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class MatrixFactorization(keras.Model):
+class MatrixFactorization(ReplicatedTraining):
     """Gives the probability that a user takes an item: `p = sigmoid(h_u . g_i + b_u + b_i + b)`.
 
     Well regularised it is as good as networks over the same vectors, and its
@@ -86,7 +87,7 @@ class MatrixFactorization(keras.Model):
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class NeuralCollaborativeFiltering(keras.Model):
+class NeuralCollaborativeFiltering(ReplicatedTraining):
     """Gives the probability that a user takes an item by a product and a network side by side.
 
     NeuMF: one pair of vectors is multiplied, another one runs through hidden

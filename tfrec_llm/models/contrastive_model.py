@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfrec_llm.losses.contrastive_loss import ContrastiveLoss
+from tfrec_llm.losses.replicas import gather_from_replicas, replica_share
 from tfrec_llm.models.encoder_task import EncoderTask
 
 
@@ -53,7 +54,8 @@ class ContrastiveModel(EncoderTask):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         # The loss sees all histories of a batch at once; Keras would take its mean of rows.
-        return self.loss(y, y_pred, sample_weight)
+        y, y_pred, sample_weight = gather_from_replicas((y, y_pred, sample_weight))
+        return replica_share(self.loss(y, y_pred, sample_weight))
 
     def compute_output_spec(self, inputs, training=None):
         spec = super().compute_output_spec(inputs)

@@ -7,11 +7,12 @@ from keras import ops
 
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder, hidden_at
 from tfrec_llm.training.memory import keep_freed_memory
+from tfrec_llm.training.replicated_training import ReplicatedTraining
 from tfrec_llm.training.tracing import build_for_training
 from tfrec_llm.training.update_order import keep_update_order
 
 
-class EncoderTask(keras.Model):
+class EncoderTask(ReplicatedTraining):
     """Template of models that ask the encoder's states something else than the next item.
 
     A subclass makes its layers in `build_head` and calls them in `head`. The

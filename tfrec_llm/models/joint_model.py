@@ -5,12 +5,14 @@ from typing import Any
 
 import keras
 
+from tfrec_llm.losses.replicas import sum_over_replicas
 from tfrec_llm.training.memory import keep_freed_memory
+from tfrec_llm.training.replicated_training import ReplicatedTraining
 from tfrec_llm.training.update_order import keep_update_order
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class JointModel(keras.Model):
+class JointModel(ReplicatedTraining):
     """Trains several models that share one encoder, by the weighted sum of their losses.
 
     Train it on `tfrec_llm.data.JointBatches`, whose names are those of the
@@ -127,7 +129,7 @@ class JointModel(keras.Model):
         for name, model in self.models.items():
             weights = (sample_weight or {}).get(name)
             loss = model.compute_loss(x[name], y[name], y_pred[name], weights, training)
-            self.trackers[name].update_state(loss)
+            self.trackers[name].update_state(sum_over_replicas(loss))
             total = total + self.loss_weights[name] * loss
         return total
 

@@ -6,12 +6,14 @@ import keras
 from keras import ops
 
 from tfrec_llm.layers.item_encoder import ItemEncoder
+from tfrec_llm.losses.replicas import replica_share, sum_over_replicas
 from tfrec_llm.training.memory import keep_freed_memory
+from tfrec_llm.training.replicated_training import ReplicatedTraining
 from tfrec_llm.training.update_order import keep_update_order
 
 
 @keras.saving.register_keras_serializable(package="tfrec_llm")
-class MaskedAttributeModel(keras.Model):
+class MaskedAttributeModel(ReplicatedTraining):
     """Tells an item's hidden features from the others: what goes with what in a catalogue.
 
     It needs no behaviour, so every item of the catalogue teaches it, new ones
@@ -119,9 +121,9 @@ class MaskedAttributeModel(keras.Model):
             )
             total = total + ops.sum(weights * losses)
             count = count + ops.sum(weights)
-        loss = total / count
+        loss = total / sum_over_replicas(count)
         for extra in self.losses:
-            loss = loss + ops.cast(extra, "float32")
+            loss = loss + ops.cast(replica_share(extra), "float32")
         return loss
 
     def compute_output_spec(self, inputs, training=None):

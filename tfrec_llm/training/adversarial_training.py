@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from tfrec_llm.layers.item_embedding import ItemEmbedding
+from tfrec_llm.losses.replicas import sum_over_replicas
 from tfrec_llm.training.wrapped_model import WrappedModel, gradients_of
 
 
@@ -85,7 +86,7 @@ class AdversarialTraining(WrappedModel):
                 return self.data_loss(x, y, outputs, sample_weight)
 
         slopes = gradients_of(moved_loss, [ops.zeros_like(value) for value in values])
-        moves = [self.epsilon * _unit_rows(slope) for slope in slopes]
+        moves = [self.epsilon * _unit_rows(sum_over_replicas(slope)) for slope in slopes]
         return self.weight * moved_loss([ops.stop_gradient(move) for move in moves])
 
     def tables(self) -> list[Any]:

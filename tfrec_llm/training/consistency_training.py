@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.losses.replicas import sum_over_replicas
 from tfrec_llm.training.wrapped_model import WrappedModel
 
 
@@ -101,10 +102,8 @@ class ConsistencyTraining(WrappedModel):
 
 def _mean_square(wanted, given, weights):
     square = ops.square(ops.cast(given, "float32") - ops.cast(wanted, "float32"))
-    if weights is None:
-        return ops.mean(square)
-    weights = ops.cast(weights, "float32")
+    weights = ops.ones_like(square) if weights is None else ops.cast(weights, "float32")
     while len(weights.shape) < len(square.shape):
         weights = weights[..., None]
     total = ops.sum(ops.broadcast_to(weights, ops.shape(square)))
-    return ops.sum(square * weights) / ops.maximum(total, 1e-7)
+    return ops.sum(square * weights) / ops.maximum(sum_over_replicas(total), 1e-7)

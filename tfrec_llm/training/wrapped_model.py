@@ -6,10 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfrec_llm.losses.replicas import replica_share
+from tfrec_llm.training.replicated_training import ReplicatedTraining
 from tfrec_llm.training.tracing import build_for_training
 
 
-class WrappedModel(keras.Model):
+class WrappedModel(ReplicatedTraining):
     """Template of models around a model that add to its loss in training, and to nothing else.
 
     Calls, metrics and `evaluate` are those of the model inside; it stays usable by itself and is
@@ -34,7 +36,7 @@ class WrappedModel(keras.Model):
         self.model = model
 
     def extra_loss(self, x, y, y_pred, sample_weight):
-        """Returns what is added to the loss of a training batch."""
+        """Returns what is added to the loss of a training batch; on several replicas, a share."""
         raise NotImplementedError(f"{type(self).__name__} must define extra_loss.")
 
     def inputs_of(self, x):
@@ -82,7 +84,7 @@ class WrappedModel(keras.Model):
         if training:
             loss = loss + ops.cast(self.extra_loss(x, y, y_pred, sample_weight), loss.dtype)
         for each in regularisation:
-            loss = loss + ops.cast(each, loss.dtype)
+            loss = loss + ops.cast(replica_share(each), loss.dtype)
         return loss
 
     def data_loss(self, x, y, y_pred, sample_weight, *, training=True):
@@ -95,7 +97,7 @@ class WrappedModel(keras.Model):
             training=training,
         )
         for each in self.model.losses:
-            loss = loss - ops.cast(ops.sum(each), loss.dtype)
+            loss = loss - ops.cast(replica_share(ops.sum(each)), loss.dtype)
         return loss
 
     def without_traces(self, values: Sequence[tuple[Any, Any]] = ()) -> keras.StatelessScope:

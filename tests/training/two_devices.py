@@ -1,0 +1,105 @@
+"""Trains on one replica and on two, and prints what came out as JSON.
+
+Two devices have to be asked for before TensorFlow starts, so this runs in a process of its own.
+"""
+
+import contextlib
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+CPU = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+# Tiny steps are not worth the time that TensorFlow optimises their graphs for.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+import tfrec_llm as tr  # noqa: E402
+from tfrec_llm.models import (  # noqa: E402
+    BehaviorEncoder,
+    ClickModel,
+    MaskedBehaviorModel,
+    NextBehaviorModel,
+)
+
+rng = np.random.default_rng(0)
+lengths = rng.integers(1, 9, 180)
+lengths[:2] = 8
+sequences = tr.data.UserSequences(
+    rng.integers(3, 20, lengths.sum()).astype("int32"),
+    np.append(0, np.cumsum(lengths)),
+    times=np.arange(lengths.sum()),
+)
+
+
+def encoder():
+    return BehaviorEncoder(20, 8, num_layers=1, max_length=8, dropout=0.0)
+
+
+def impressions():
+    users = rng.integers(0, 180, 180)
+    return tr.data.RankingBatches(
+        sequences,
+        users=users,
+        times=sequences.offsets[users] + 3,
+        candidates=rng.integers(3, 20, 180),
+        labels=rng.integers(0, 2, 180),
+        weights=rng.integers(1, 4, 180),
+        batch_size=9,
+        shuffle=True,
+    )
+
+
+def trained(strategy, make, optimizer, batches, options, evaluated):
+    """Returns weights and logs after 20 steps or a few more."""
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = make()
+        model.build()
+        draw = np.random.default_rng(1)
+        for weight in model.trainable_weights:
+            weight.assign(draw.normal(0.0, 0.2, weight.shape))
+        model.compile(optimizer(), **options())
+    batches.set_epoch(0)
+    epochs = -(-20 // len(batches))
+    logs = model.fit(batches, epochs=epochs, shuffle=False, verbose=0).history
+    if name == "click":
+        logs |= model.evaluate(batches, return_dict=True, verbose=0)
+    return model, int(model.optimizer._iterations.numpy()), logs
+
+
+CASES = {
+    # Rows are odd in number: the replicas have different numbers of rows and of targets.
+    "masked": (
+        lambda: MaskedBehaviorModel(encoder()),
+        lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3, clipnorm=0.1),
+        tr.data.masked_batches(sequences, batch_size=3),
+        lambda: {"loss": tr.losses.CatalogCrossEntropy(num_chunks=1)},
+    ),
+    "next": (
+        lambda: NextBehaviorModel(encoder()),
+        lambda: tr.optimizers.LazyAdam(0.01, epsilon=1e-5, global_clipnorm=0.3),
+        tr.data.next_batches(sequences, batch_size=3),
+        lambda: {"loss": tr.losses.SampledCrossEntropy(8, seed=3), "steps_per_execution": 2},
+    ),
+    "click": (
+        lambda: ClickModel(encoder(), hid_dim=4),
+        lambda: keras.optimizers.AdamW(0.01, epsilon=1e-5, clipvalue=0.01),
+        impressions(),
+        lambda: {"weighted_metrics": ["auc"]},
+    ),
+}
+
+strategy = tr.training.distribution_strategy()
+found = {"replicas": strategy.num_replicas_in_sync}
+for name, (make, optimizer, batches, options) in CASES.items():
+    arguments = make, optimizer, batches, options, name == "click"
+    one, _, logs = trained(None, *arguments)
+    two, steps, logs_of_two = trained(strategy, *arguments)
+    pairs = zip(one.get_weights(), two.get_weights(), strict=True)
+    found[name] = {
+        "difference": max(float(np.abs(a - b).max()) for a, b in pairs),
+        "steps": steps,
+        "logs": [logs, logs_of_two],
+    }
+print("FOUND", json.dumps(found, default=float))
