@@ -38,6 +38,21 @@ def shop_log(num_users=60, *, seed=0):
     return tr.data.BehaviorLog.from_arrow(table, behavior="behavior", catalogue=shop_catalogue())
 
 
+def shop_profiles(num_users=60):
+    """Returns what is known of the users: a style, which says what kind they like, and an age."""
+    return tr.data.UserTable(
+        pa.table(
+            {
+                "user": [f"u{user}" for user in range(num_users)],
+                "style": [f"style {user % 3}" for user in range(num_users)],
+                "age": [20 + 20 * (user % 3) for user in range(num_users)],
+                "name": [f"a long text about user {user}" for user in range(num_users)],
+            }
+        ),
+        types={"age": "numeric", "name": "text"},
+    )
+
+
 def shop_split():
     """Returns the log, split."""
     return tr.data.leave_last_out(shop_log())

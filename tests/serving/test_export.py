@@ -68,8 +68,8 @@ def test_a_new_user_gets_what_is_popular_and_the_response_says_so(pair):
     expected = rec.recommend(histories=[[]], k=5)
     assert (found.items, found.source) == (expected["item"].to_list(), "popularity")
     assert found.scores == expected["score"].to_list()
-    assert model.popular(5) == found
-    assert model.popular(4, without=found.items[:1]).items == found.items[1:]
+    assert model.cold_start.recommend(5) == found
+    assert model.cold_start.recommend(4, without=found.items[:1]).items == found.items[1:]
 
 
 def test_every_user_has_an_own_length_and_own_exclusions(pair):

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 import httpx2
+from serving_shop import KINDS, shop_profiles
 from starlette.testclient import TestClient
 
 from tfrec_llm.errors import SavedModelError, StoreError
@@ -307,9 +308,9 @@ class Away(SQLiteHistories):
 
 def test_a_list_that_takes_too_long_is_made_of_what_is_popular(served, exported_shop):
     client = served(Slow(":memory:"), timeout=0.05)
-    popular = exported_shop.popular(10).items
+    popular = exported_shop.cold_start.recommend(11).items
     response = client.post("/v1/recommend", json={"user": "anna", "exclude": popular[:1]})
-    assert shown(response) == exported_shop.popular(10, without=popular[:1]).items
+    assert shown(response) == popular[1:]
     assert response.json()["source"] == "fallback"
     scored = client.post("/v1/score", json={"user": "anna", "items": [popular[0], "none such"]})
     assert scored.json()["items"][1]["score"] is None
@@ -372,8 +373,55 @@ def halves(shop, exported_shop, tmp_path_factory):
     """Two exports of one model; the second recommends only half of the items."""
     folder = tmp_path_factory.mktemp("halves")
     shutil.copytree(exported_shop.path, folder / "1")
-    shop.export(folder / "2", candidates=shop.vocabulary.ids.to_pylist()[12:])
+    half = shop.vocabulary.ids.to_pylist()[12:]
+    shop.export(folder / "2", candidates=half, profiles=shop_profiles())
     return folder
+
+
+def test_a_new_user_gets_what_suits_the_profile_and_the_page(halves, client):
+    folder = halves
+    versions = ModelVersions(folder)
+    half = set(versions.get(2).vocabulary.ids.to_pylist()[12:])
+    with TestClient(create_app(versions, SQLiteHistories(":memory:"))) as profiled:
+
+        def asked(**whom):
+            response = profiled.post("/v1/recommend", json={"k": 6, **whom})
+            assert response.status_code == 200, response.text
+            return response.json()
+
+        def kinds(found):
+            return [one["item"].partition("-")[0] for one in found["items"]]
+
+        plain = asked(user="new")
+        assert plain["source"] == "popularity"
+        for style, kind in enumerate(KINDS):
+            found = asked(user="new", profile={"style": f"style {style}", "age": 20 + 20 * style})
+            assert found["source"] == "profile"
+            assert kinds(found)[:2] == [kind, kind]
+            assert {one["item"] for one in found["items"]} <= half
+            page = asked(user="new", context={"kind": kind})
+            assert page["source"] == "popularity"
+            assert set(kinds(page)) == {kind}
+        assert asked(user="new", profile={"style": "never seen"}) == plain
+        assert asked(user="new", context={"kind": "never seen"}) == plain
+        both = asked(profile={"style": "style 0"}, context={"kind": "hats"}, exclude=["hats-0"])
+        assert both["source"] == "profile"
+        assert set(kinds(both)) == {"hats"}
+        assert "hats-0" not in {one["item"] for one in both["items"]}
+        known = asked(history=["hats-1"], profile={"style": "style 0"})
+        assert known["source"] == "model"
+        for whom in (
+            {"profile": {"stile": "x"}},
+            {"profile": {"age": "old"}},
+            {"context": {"price": "1"}},
+            {"context": {"colour": "red"}},
+        ):
+            refused = profiled.post("/v1/recommend", json=whom)
+            assert refused.status_code == 400
+            assert "'" in refused.json()["error"]
+    refused = client.post("/v1/recommend", json={"profile": {"style": "x"}})
+    assert refused.status_code == 400
+    assert "without profiles" in refused.json()["error"]
 
 
 def copied(halves, folder, version):

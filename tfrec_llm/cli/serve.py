@@ -71,6 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--poll", type=rate, default=5.0, metavar="SECONDS", help="how often to look for versions"
     )
     parser.add_argument(
+        "--recommender", type=Path, metavar="MODEL", help="saved recommender; with --catalogue"
+    )
+    parser.add_argument(
+        "--catalogue",
+        type=Path,
+        metavar="FILE",
+        help="CSV or Parquet file of the items; when it changes, a version with the new items is "
+        "exported from --recommender, which must read item features",
+    )
+    parser.add_argument(
         "--grace",
         type=positive,
         default=30,
@@ -81,6 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
+    if (arguments.catalogue is None) != (arguments.recommender is None):
+        raise UsageError("--catalogue and --recommender go together.")
     start_tensorflow()
     try:
         import uvicorn
@@ -112,7 +124,13 @@ def run(arguments: argparse.Namespace) -> None:
         log_key=os.environ.get("TFREC_LOG_KEY"),
     )
     store = _store(arguments)
-    app = create_app(ModelVersions(arguments.model), store, options)
+    upkeep = []
+    if arguments.catalogue is not None:
+        from tfrec_llm.serving.catalogue_watch import CatalogueWatch
+
+        watch = CatalogueWatch(arguments.recommender, arguments.catalogue, arguments.model)
+        upkeep.append(watch.check)
+    app = create_app(ModelVersions(arguments.model), store, options, upkeep=upkeep)
     print(f"serving {arguments.model} at http://{arguments.host}:{arguments.port}", flush=True)
     # Uvicorn's own log would hold paths, and in these stand users' ids.
     config = uvicorn.Config(

@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "CatalogueWatch": "catalogue_watch",
     "Event": "histories",
     "ExportedModel": "exported_model",
     "HistoryStore": "histories",

@@ -6,12 +6,12 @@ import hmac
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import tfrec_llm
-from tfrec_llm.errors import StoreError
+from tfrec_llm.errors import DataError, StoreError
 from tfrec_llm.serving import tensorflow_serving
 from tfrec_llm.serving.batching import OverloadedError
 from tfrec_llm.serving.exported_model import ExportedModel
@@ -55,7 +55,11 @@ _Version = Annotated[int, Path(ge=0, lt=2**63)]
 
 
 def create_app(
-    versions: ModelVersions, store: HistoryStore, options: ServerOptions | None = None
+    versions: ModelVersions,
+    store: HistoryStore,
+    options: ServerOptions | None = None,
+    *,
+    upkeep: Sequence[Callable[[], Any]] = (),
 ) -> FastAPI:
     """Returns the server as an ASGI application.
 
@@ -63,6 +67,8 @@ def create_app(
         versions: The model.
         store: The histories; closed with the application.
         options: Keys, limits and names.
+        upkeep: What else to do, in a thread, whenever the folder is looked at for new versions,
+            such as `CatalogueWatch(...).check`.
 
     Raises:
         ImportError: If the extra `[serve]` is not installed.
@@ -83,7 +89,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         nonlocal stopping
-        service.follow(options.poll_seconds)
+        service.follow(options.poll_seconds, *upkeep)
         yield
         stopping = True
         await service.close()
@@ -138,6 +144,8 @@ def create_app(
                 k=body.k,
                 exclude=body.exclude,
                 filter_seen=body.filter_seen,
+                profile=body.profile,
+                context=body.context,
             ),
         )
 
@@ -301,6 +309,10 @@ def create_app(
 
     @app.exception_handler(tensorflow_serving.RequestError)
     async def unreadable(request: Request, error: tensorflow_serving.RequestError) -> Response:
+        return told(400, str(error))
+
+    @app.exception_handler(DataError)
+    async def unknown(request: Request, error: DataError) -> Response:
         return told(400, str(error))
 
     @app.exception_handler(RequestValidationError)

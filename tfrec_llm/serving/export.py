@@ -16,9 +16,11 @@ from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import NotFittedError, SavedModelError
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.models.replaced_tables import with_tables
+from tfrec_llm.serving.profile_counts import ProfileCounts
 from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, versions
 
 if TYPE_CHECKING:
+    from tfrec_llm.data.feature_table import UserTable
     from tfrec_llm.evaluation.model_scorer import ModelScorer
     from tfrec_llm.recommender import Recommender
 
@@ -39,6 +41,7 @@ def export_model(
     candidates: Any = None,
     exclude: Any = None,
     precision: str = "float32",
+    profiles: "UserTable | None" = None,
 ) -> Path:
     """Writes a fitted model for serving; see `Recommender.export`.
 
@@ -51,6 +54,8 @@ def export_model(
         candidates: Raw ids that alone may be recommended; None for all.
         exclude: Raw ids never to recommend.
         precision: Of the items' vectors: `"float32"`, `"float16"` or `"int8"`.
+        profiles: What is known of the users whose histories the scorer holds: counted, so that a
+            server can rank for a new user by the profile alone.
 
     Returns:
         Folder of the version.
@@ -59,6 +64,7 @@ def export_model(
         NotFittedError: If the model is not fitted.
         SavedModelError: If it cannot be written, or the folder holds something else.
         UnknownItemError: If a candidate is not in the vocabulary.
+        DataError: If no feature of the profiles can be counted.
         ValueError: If an option does not fit.
 
     Example:
@@ -88,6 +94,12 @@ def export_model(
     padding = _padding(vocabulary)
     kinds = () if scorer.histories is None else scorer.histories.behavior_vocabulary
     model = _for_serving(scorer, precision)
+    allowed = _allowed(vocabulary, candidates, exclude)
+    counts = None
+    if profiles is not None:
+        if scorer.histories is None:
+            raise NotFittedError("No users are known, so that their profiles tell nothing.")
+        counts = ProfileCounts.fit(scorer.histories, len(vocabulary), profiles)
 
     import tensorflow as tf
 
@@ -100,7 +112,7 @@ def export_model(
         kinds=kinds if model.encoder.num_behaviors else (),
         k=k,
         filter_seen=filter_seen,
-        allowed=_allowed(vocabulary, candidates, exclude),
+        allowed=allowed,
         padding=padding,
     )
     description = {
@@ -124,6 +136,10 @@ def export_model(
             vocabulary.save(temporary / EXTRA / "vocabulary.parquet")
             if scorer.catalogue is not None:
                 scorer.catalogue.save(temporary / EXTRA / "catalogue.parquet")
+            if allowed is not None:
+                np.save(temporary / EXTRA / "allowed.npy", allowed)
+            if counts is not None:
+                counts.save(temporary / EXTRA / "profiles.parquet")
             (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
     except OSError as error:
         raise SavedModelError(

@@ -1,41 +1,23 @@
 """An exported model, loaded without Keras."""
 
-import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from tfrec_llm.data.feature_table import Catalogue
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import SavedModelError
+from tfrec_llm.serving.cold_start import ColdStart, Ranked
+from tfrec_llm.serving.profile_counts import ProfileCounts
 from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT
 
 # An integer that no vocabulary is expected to hold.
 _NO_ID = 2**63 - 1
-# Popular items at hand.
-_POPULAR = 2000
-# As of `ServingGraph`, which needs TensorFlow to be named.
-POPULARITY = "popularity"
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """The best items for one user, the best first.
-
-    Attributes:
-        items: Raw ids.
-        scores: Their scores.
-        source: Which way they were made: `"model"`, or `"popularity"` for an empty history.
-    """
-
-    items: list[Any]
-    scores: list[float]
-    source: str
 
 
 class ExportedModel:
@@ -48,6 +30,7 @@ class ExportedModel:
         version: Its number.
         description: What the export says of itself.
         vocabulary: The items.
+        cold_start: Lists for users of whom nothing is known, without a call of the model.
         signatures: TensorFlow functions by the names that requests call them by.
 
     Raises:
@@ -93,8 +76,7 @@ class ExportedModel:
         self.padding = self.description["padding"]
         self.behaviors: list[str] | None = self.description["behaviors"]
         self._dtype: Any = object if self.has_string_ids else np.int64
-        # Asked once, so that what is popular is there when the model fails to answer in time.
-        self._popular = self.recommend([[]], k=min(len(self.vocabulary), _POPULAR))[0]
+        self.cold_start = self._load_cold_start()
 
     @property
     def has_string_ids(self) -> bool:
@@ -178,19 +160,6 @@ class ExportedModel:
         """Returns items' vectors, float32 `[m, emb_dim]`: zeros for unknown ones."""
         return self.call("embed_items", {"items": np.array(list(items), self._dtype)})["embeddings"]
 
-    def popular(self, k: int, *, without: Sequence[Any] = ()) -> Ranked:
-        """Returns the most frequent items, without a call of the model.
-
-        Args:
-            k: How many, of the 2,000 most frequent.
-            without: Raw ids to leave out.
-        """
-        left_out = set(without)
-        pairs = zip(self._popular.items, self._popular.scores, strict=True)
-        found = itertools.islice(((raw, score) for raw, score in pairs if raw not in left_out), k)
-        listed = list(found)
-        return Ranked([raw for raw, _ in listed], [score for _, score in listed], POPULARITY)
-
     def counts_of(self, items: Sequence[Any]) -> list[float | None]:
         """Returns how often items occurred, without a call of the model; None for unknown ones."""
         if not items:
@@ -224,6 +193,20 @@ class ExportedModel:
     def padded(self, lists: Sequence[Sequence[Any]]) -> np.ndarray:
         """Returns lists of raw ids as one array, padded on the left."""
         return _padded(lists, self.padding, self._dtype)
+
+    def _load_cold_start(self) -> ColdStart:
+        extra = self.path / EXTRA
+        allowed, profiles = extra / "allowed.npy", extra / "profiles.parquet"
+        catalogue = extra / "catalogue.parquet"
+        try:
+            return ColdStart(
+                self.vocabulary,
+                allowed=np.load(allowed) if allowed.exists() else None,
+                profiles=ProfileCounts.load(profiles) if profiles.exists() else None,
+                catalogue=Catalogue.load(catalogue) if catalogue.exists() else None,
+            )
+        except (OSError, ValueError) as error:
+            raise SavedModelError(f"{self.path} cannot be read: {error}") from error
 
     def _read(
         self, histories: Sequence[Sequence[Any]], behaviors: Sequence[Sequence[str]] | None

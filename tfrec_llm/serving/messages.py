@@ -3,13 +3,24 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    model_validator,
+)
 
 # Names are written into indexes and logs' labels, so they have an end.
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Number = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 Id = Annotated[_Name | _Number, Field(description="A raw id, text or number, as in the log.")]
 Behavior = Annotated[str, StringConstraints(max_length=64)]
+
+Value = Annotated[str, StringConstraints(max_length=64)] | StrictBool | StrictInt | StrictFloat
 
 
 class Message(BaseModel):
@@ -43,6 +54,18 @@ class RecommendRequest(Whom):
     exclude: list[Id] = Field([], description="Item ids not to recommend.")
     filter_seen: bool | None = Field(
         None, description="Whether to leave out what the history holds; as exported where null."
+    )
+
+    profile: dict[Behavior, Value | list[Value]] | None = Field(
+        None,
+        max_length=32,
+        description="What is known of the user, by feature; counts without a history.",
+    )
+    context: dict[Behavior, Behavior] | None = Field(
+        None,
+        max_length=8,
+        description="Values of the catalogue's columns, such as the page's category; counts "
+        "without a history.",
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tfrec_llm.errors import StoreError
+from tfrec_llm.errors import DataError, StoreError
 from tfrec_llm.serving.batching import Batcher, OverloadedError
+from tfrec_llm.serving.cold_start import Ranked
 from tfrec_llm.serving.exported_model import ExportedModel
 from tfrec_llm.serving.histories import Event, HistoryStore
 from tfrec_llm.serving.model_versions import ModelVersions
@@ -33,6 +34,8 @@ class Asked:
         exclude: Raw item ids not to recommend.
         filter_seen: Whether to leave out what the history holds; None as the model was exported.
         items: Raw item ids to score, in place of recommending.
+        profile: What is known of the user, by feature; counts while there is no history.
+        context: Values of columns of the catalogue; count while there is no history.
     """
 
     user: str | None = None
@@ -42,6 +45,8 @@ class Asked:
     exclude: Sequence[Any] = ()
     filter_seen: bool | None = None
     items: Sequence[Any] | None = None
+    profile: Mapping[str, Any] | None = None
+    context: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Answer:
     Attributes:
         items: Raw item ids.
         scores: Their scores; None for items that are not known.
-        source: Which way they were made: `"model"`, `"popularity"` (nothing is known of the user)
-            or `"fallback"` (popularity, as the model or the store did not answer in time).
+        source: Which way they were made: `"model"`, `"profile"` or `"popularity"` (the user has
+            no history), or `"fallback"` (one of these two, as the model or the store did not
+            answer in time).
         version: Of the model.
     """
 
@@ -98,12 +104,18 @@ class RecommendationService:
         self._followed: asyncio.Task[None] | None = None
 
     async def answer(self, asked: Asked) -> Answer:
-        """Returns the best items for a user, or the scores of items."""
+        """Returns the best items for a user, or the scores of items.
+
+        Raises:
+            DataError: If the profile or the context names what is not known.
+        """
         model = self._model_for(asked)
         try:
             return await asyncio.wait_for(self._asked.ask((model, asked)), self.timeout)
         except (TimeoutError, OverloadedError, StoreError) as error:
             _log.warning("fallback", extra={"reason": type(error).__name__})
+        except DataError:
+            raise
         except Exception as error:
             _log.error("model failed", extra={"reason": type(error).__name__})
         return _from_popularity(model, asked)
@@ -132,13 +144,18 @@ class RecommendationService:
         """Calls a signature of a version with arrays."""
         return await self.in_thread(model.call, signature, inputs)
 
-    def follow(self, seconds: float) -> None:
-        """Looks for new versions, and forgets old events, every so many seconds."""
+    def follow(self, seconds: float, *further: Callable[[], Any]) -> None:
+        """Looks for new versions, and forgets old events, every so many seconds.
+
+        Args:
+            seconds: How often.
+            *further: What else to do each time, before that.
+        """
 
         async def forever() -> None:
             while True:
                 await asyncio.sleep(seconds)
-                for work in (self.versions.refresh, self.store.purge):
+                for work in (*further, self.versions.refresh, self.store.purge):
                     try:
                         await asyncio.to_thread(work)
                     except Exception as error:
@@ -210,16 +227,38 @@ class RecommendationService:
         return completed
 
 
-def _recommended(model: ExportedModel, asked: list[Asked]) -> list[Answer]:
+def _recommended(model: ExportedModel, asked: list[Asked]) -> list[Any]:
+    """Returns lists, or what is wrong with a request."""
+    warm = [row for row, one in enumerate(asked) if one.history]
     default = model.description["filter_seen"]
-    found = model.recommend(
-        [_raw(model, one.history or ()) for one in asked],
-        k=[one.k for one in asked],
-        behaviors=[_kinds(one) for one in asked],
-        exclude=[_raw(model, one.exclude) for one in asked],
-        filter_seen=[default if one.filter_seen is None else one.filter_seen for one in asked],
+    ranked: dict[int, Ranked] = {}
+    if warm:
+        known = [asked[row] for row in warm]
+        found = model.recommend(
+            [_raw(model, one.history or ()) for one in known],
+            k=[one.k for one in known],
+            behaviors=[_kinds(one) for one in known],
+            exclude=[_raw(model, one.exclude) for one in known],
+            filter_seen=[default if one.filter_seen is None else one.filter_seen for one in known],
+        )
+        ranked = dict(zip(warm, found, strict=True))
+    answers: list[Any] = []
+    for row, one in enumerate(asked):
+        try:
+            best = ranked[row] if row in ranked else _cold(model, one)
+            answers.append(Answer(best.items, list(best.scores), best.source, model.version))
+        except DataError as error:
+            answers.append(error)
+    return answers
+
+
+def _cold(model: ExportedModel, asked: Asked, without: Sequence[Any] = ()) -> Ranked:
+    return model.cold_start.recommend(
+        asked.k,
+        without=_raw(model, [*asked.exclude, *without]),
+        profile=asked.profile,
+        context=asked.context,
     )
-    return [Answer(one.items, list(one.scores), one.source, model.version) for one in found]
 
 
 def _scored(model: ExportedModel, asked: list[Asked]) -> list[Answer]:
@@ -237,8 +276,7 @@ def _from_popularity(model: ExportedModel, asked: Asked) -> Answer:
     if asked.items is not None:
         counts = model.counts_of(_raw(model, asked.items))
         return Answer(list(asked.items), counts, FALLBACK, model.version)
-    left_out = [*asked.exclude, *((asked.history or ()) if asked.filter_seen is not False else ())]
-    found = model.popular(asked.k, without=_raw(model, left_out))
+    found = _cold(model, asked, () if asked.filter_seen is False else (asked.history or ()))
     return Answer(found.items, list(found.scores), FALLBACK, model.version)
 
 
