@@ -8,6 +8,30 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--one-variant-in",
+        nargs="*",
+        default=[],
+        metavar="FOLDER",
+        help="folders of tests/ of whose parametrised tests only the first variant runs",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    folders = config.getoption("one_variant_in")
+    seen = set()
+    kept, left = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        again = item.path.parent.name in folders and test in seen
+        (left if again else kept).append(item)
+        seen.add(test)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
 @pytest.fixture(scope="session")
 def tfrec_data() -> Path:
     """The folder of real data sets that cannot be shipped."""

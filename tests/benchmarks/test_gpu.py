@@ -32,7 +32,13 @@ def without_tensorflow(tmp_path):
     pytest.importorskip("jax", reason="JAX is not installed: pip install 'tfrec-llm[test]'")
     (tmp_path / "sitecustomize.py").write_text(REFUSE_TENSORFLOW)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    return os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
+    return os.environ | {
+        "PYTHONPATH": path,
+        "JAX_PLATFORMS": "cpu",
+        "KERAS_BACKEND": "jax",
+        # What is computed is the same; XLA spends less time on making it fast.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
 
 
 def test_the_benchmark_measures_a_tiny_model_on_jax_alone(without_tensorflow, tmp_path):

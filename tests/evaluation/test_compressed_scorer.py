@@ -110,18 +110,23 @@ def test_little_rounding_changes_little_of_what_is_recommended(fitted, split):
         assert found == pytest.approx(whole, abs=0.02)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_another_process_loads_it_with_equal_scores(kind, fitted, tmp_path):
-    small = CompressedScorer.of(fitted, **kind)
-    small.save(tmp_path / "small")
+def test_another_process_loads_them_with_equal_scores(fitted, tmp_path):
+    small = [CompressedScorer.of(fitted, **kind) for kind in KINDS]
+    for number, each in enumerate(small):
+        each.save(tmp_path / str(number))
     script = f"""
+        import pathlib
         import numpy as np, tfrec_llm as tr
-        small = tr.evaluation.CompressedScorer.load({str(tmp_path / "small")!r})
-        np.save({str(tmp_path / "scores.npy")!r}, small.score(small.histories))
-        assert small.bytes_per_item == {small.bytes_per_item}
+        folder = pathlib.Path({str(tmp_path)!r})
+        for number, size in enumerate({[each.bytes_per_item for each in small]}):
+            small = tr.evaluation.CompressedScorer.load(folder / str(number))
+            np.save(folder / f"{{number}}.npy", small.score(small.histories))
+            assert small.bytes_per_item == size
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=os.environ)
-    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), small.score(small.histories))
+    for number, each in enumerate(small):
+        scores = np.load(tmp_path / f"{number}.npy")
+        np.testing.assert_array_equal(scores, each.score(each.histories))
 
 
 def test_what_is_saved_is_small(fitted, tmp_path):
