@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfrec_llm.data.batches import PackedBatches
+from tfrec_llm.data.sharded_batches import ShardedBatches
 from tfrec_llm.evaluation.callback import RankingEvaluation
 from tfrec_llm.training.best_weights import BestWeights
 from tfrec_llm.training.checkpoint import TrainingCheckpoint
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def train(
     recommender: "Recommender",
-    batches: PackedBatches,
+    batches: PackedBatches | ShardedBatches,
     validation: "BehaviorLog | None",
     *,
     epochs: int,
@@ -53,7 +54,7 @@ def train(
         copy_tuning(scoring.encoder, trained.encoder)
         trained.set_weights(scoring.get_weights())
     optimizer = recommender.make_optimizer(num_steps=epochs * len(batches))
-    rows = min(batches.batch_size, batches.packing.num_rows)
+    rows = min(batches.batch_size, batches.num_rows)
     loss = recommender.make_loss(num_positions=rows * batches.row_length)
     trained.compile(optimizer, loss=loss, jit_compile=recommender.jit_compile)
     # In order: each may read what those before it wrote into the logs.
@@ -92,6 +93,8 @@ def train(
             initial_epoch=first_epoch,
             shuffle=False,  # every epoch packs its rows in random order
             callbacks=[*watching, *callbacks, *recording],
+            # Batches shuffle by themselves; those of shards come file after file.
+            shuffle=isinstance(batches, PackedBatches),
             verbose=verbose,
         )
     for index, epoch in enumerate(history.epoch):

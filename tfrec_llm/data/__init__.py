@@ -33,6 +33,8 @@ _MODULES = {
     "PairBatches": "pair_batches",
     "RankingBatches": "impression_batches",
     "Sessions": "sessions",
+    "ShardedBatches": "sharded_batches",
+    "Shards": "shards",
     "ShopSimulator": "simulator",
     "Split": "splits",
     "TimeRange": "cleaning_steps",

@@ -101,7 +101,7 @@ class PackedBatches(keras.utils.PyDataset):
                 f"None of {len(sequences)} users has the {1 + objective.lookahead} behaviours that "
                 "a target needs."
             )
-        self.row_length = row_length or _row_length(lengths)
+        self.row_length = row_length or row_length_for(lengths)
         self.batch_size = batch_size or max(1, BEHAVIORS_A_BATCH // self.row_length)
         self.set_epoch(0)
 
@@ -138,6 +138,11 @@ class PackedBatches(keras.utils.PyDataset):
     def num_behaviors(self) -> int:
         """Behaviours that an epoch reads."""
         return self.packing.filled
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch."""
+        return self.packing.num_rows
 
     def __len__(self) -> int:
         return -(-self.packing.num_rows // self.batch_size)
@@ -332,7 +337,7 @@ def sequences_of(data: BehaviorLog | UserSequences, vocabulary: Vocabulary | Non
     return UserSequences.from_log(data, vocabulary or Vocabulary.fit(data.item))
 
 
-def _row_length(lengths: np.ndarray) -> int:
+def row_length_for(lengths: np.ndarray) -> int:
     """Returns the shortest row, a multiple of 8, that holds all and is filled to 95 %.
 
     Longer rows cost attention between users that do not see each other.

@@ -68,6 +68,37 @@ def read_parquet(
     return _joined(tables)
 
 
+def parquet_batches(
+    path: Paths, *, columns: Sequence[str], rows: int = 1_000_000
+) -> Iterator[pa.Table]:
+    """Reads Parquet files a part at a time.
+
+    Args:
+        path: As in `read_parquet`.
+        columns: The columns to read.
+        rows: Most rows of a part.
+
+    Yields:
+        Tables, in the order of the files' names and of their rows.
+
+    Raises:
+        DataFileError: If there is no file, or one is truncated or damaged.
+        MissingColumnError: If a file lacks one of `columns`.
+    """
+    for file, parts in _find(path, _PARQUET, "Parquet"):
+        with opened_parquet(file) as parquet:
+            present = parquet.schema_arrow.names
+            extra = {name: value for name, value in parts.items() if name not in present}
+            check_columns([*present, *extra], columns, f"file {file}")
+            stored = [name for name in columns if name not in extra]
+            for batch in parquet.iter_batches(rows, columns=stored):
+                table = pa.Table.from_batches([batch])
+                for name in columns:
+                    if name in extra:
+                        table = table.append_column(name, pa.repeat(extra[name], len(table)))
+                yield table.select(list(columns))
+
+
 def read_csv(
     path: Paths,
     *,

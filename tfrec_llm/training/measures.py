@@ -37,7 +37,10 @@ class TrainingMeasures(keras.callbacks.Callback):
         self.batches = batches
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._packing = getattr(self.batches, "packing", None)
+        # What the epoch reads: at its end the batches may have turned to the next one.
+        self._read = getattr(self.batches, "num_behaviors", None)
+        if self._read is not None:
+            self._places = self.batches.num_rows * self.batches.row_length
         self._begin = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -47,9 +50,9 @@ class TrainingMeasures(keras.callbacks.Callback):
         logs["learning_rate"] = float(
             keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         )
-        if self._packing is not None:
-            logs["behaviors_per_second"] = self._packing.filled / logs["seconds"]
-            logs["padding"] = 1.0 - self._packing.fill
+        if self._read is not None:
+            logs["behaviors_per_second"] = self._read / logs["seconds"]
+            logs["padding"] = 1.0 - self._read / self._places
         memory = _peak_memory()
         if memory is not None:
             logs["memory_gb"] = memory
