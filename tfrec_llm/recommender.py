@@ -10,15 +10,13 @@ import keras
 import numpy as np
 
 from tfrec_llm import baselines
-from tfrec_llm.data.batches import PackedBatches
 from tfrec_llm.data.behavior_log import BehaviorLog
 from tfrec_llm.data.feature_table import Catalogue
 from tfrec_llm.data.objectives import objective_by_name
 from tfrec_llm.data.sequences import UserSequences
-from tfrec_llm.data.sharded_batches import ShardedBatches
 from tfrec_llm.data.shards import Shards
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
-from tfrec_llm.errors import DataError, NotFittedError
+from tfrec_llm.errors import NotFittedError
 from tfrec_llm.evaluation.comparison import Comparison, compare
 from tfrec_llm.evaluation.item_scores import ItemScores
 from tfrec_llm.evaluation.model_scorer import model_item_scores, model_vectors_of, similarities
@@ -31,7 +29,8 @@ from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.masked_behavior_model import MaskedBehaviorModel
 from tfrec_llm.models.next_behavior_model import NextBehaviorModel
 from tfrec_llm.optimizers.lazy_adam import LazyAdam
-from tfrec_llm.recommender_features import ItemFeatures, grown_weight, mark_seen
+from tfrec_llm.recommender_data import batches_of
+from tfrec_llm.recommender_features import ItemFeatures, grown_weight
 from tfrec_llm.recommender_training import train
 from tfrec_llm.saved_recommender import read_recommender, write_recommender
 from tfrec_llm.training.schedule import learning_rate_schedule
@@ -256,11 +255,7 @@ class Recommender(Scorer):
         """
         keras.utils.set_random_seed(self.seed)
         goes_on = warm_start and self.model is not None
-        batches: PackedBatches | ShardedBatches
-        if isinstance(log, Shards):
-            batches = self._shards_to_train(log, goes_on)
-        else:
-            batches = self._log_to_train(log, goes_on)
+        batches = batches_of(self, log, goes_on=goes_on)
         self.curve = train(
             self,
             batches,
@@ -280,69 +275,6 @@ class Recommender(Scorer):
             known = validation if before is None else before.concat(validation)
             self.histories = self.sequences(known)
         return self
-
-    def _log_to_train(self, log: BehaviorLog, goes_on: bool) -> PackedBatches:
-        """Takes a log's items, features and histories up and returns its batches."""
-        log.require_complete()
-        if goes_on:
-            self.extend(log.item, catalogue=log.catalogue)
-            if self.new_items and self.catalogue is not None:
-                self.extend(self.catalogue.ids)
-        else:
-            self.model, self.catalogue = None, log.catalogue
-            self.vocabulary = Vocabulary.fit(log.item, min_count=self.min_count)
-            if self._features is not None:
-                self._features.fit(self.catalogue, self.vocabulary)
-            if self.new_items and self.catalogue is not None:
-                self.vocabulary = self.vocabulary.extend(self.catalogue.ids)
-        sequences = UserSequences.from_log(log, self.vocabulary, behaviors=self._kinds())
-        batches = PackedBatches(sequences, **self._batches(), **self.batch_options)
-        if self.model is None:
-            self.model = self.make_model(
-                self.vocabulary.size, len(sequences.behavior_vocabulary), "float32"
-            )
-        if self._features is not None:
-            self._features.put(self.model, self.catalogue, self.vocabulary, NUM_RESERVED)
-            occurs = np.bincount(sequences.items, minlength=self.vocabulary.size)
-            counts = occurs if goes_on else self.vocabulary.counts
-            mark_seen(self.model, counts > 0, only=not goes_on)
-        self.histories, self._train = sequences, log
-        return batches
-
-    def _shards_to_train(self, shards: Shards, goes_on: bool) -> ShardedBatches:
-        """Takes the shards' items up and returns their batches; histories stay on disk."""
-        fixed_earlier = {"min_count": self.min_count > 1, "item_features": self.item_features}
-        fixed_earlier["prefix_rate"] = bool(self.batch_options.get("prefix_rate"))
-        for name, wanted in fixed_earlier.items():
-            if wanted:
-                raise ValueError(
-                    f"{name} does not go with shards. min_count belongs to Shards.write; features "
-                    "and prefixes need a BehaviorLog."
-                )
-        if goes_on and self.vocabulary.ids != shards.vocabulary.ids:
-            raise DataError(
-                "The shards have other items than the recommender. A warm start takes new items "
-                "from a BehaviorLog only."
-            )
-        if not goes_on:
-            self.model, self.catalogue, self.vocabulary = None, None, shards.vocabulary
-        kinds = shards.behavior_vocabulary
-        options = {name: v for name, v in self.batch_options.items() if name != "prefix_rate"}
-        batches = ShardedBatches(shards, **self._batches(), **options)
-        if self.model is None:
-            self.model = self.make_model(self.vocabulary.size, len(kinds), "float32")
-        self.histories = shards.read([0]).take([])
-        self._train = None
-        return batches
-
-    def _batches(self) -> dict[str, Any]:
-        """What batches of a log and of shards are made with alike."""
-        return {
-            "objective": objective_by_name(self.objective, **self.objective_options),
-            "max_length": self.encoder_options["max_length"],
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
 
     def score(self, sequences: UserSequences) -> np.ndarray:
         return self.item_scores(sequences).whole_rows(NUM_RESERVED)

@@ -91,10 +91,8 @@ def train(
             batches,
             epochs=epochs,
             initial_epoch=first_epoch,
-            shuffle=False,  # every epoch packs its rows in random order
+            shuffle=False,  # every epoch packs its rows in random order; shards come file by file
             callbacks=[*watching, *callbacks, *recording],
-            # Batches shuffle by themselves; those of shards come file after file.
-            shuffle=isinstance(batches, PackedBatches),
             verbose=verbose,
         )
     for index, epoch in enumerate(history.epoch):
