@@ -8,6 +8,21 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+# Files whose tests take minutes, the longest first: what runs beside them ends when they do.
+_LONG = ("test_backends.py", "test_examples.py", "test_docs.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the order below in parallel runs, which else begin with the files of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest tests first."""
+    places = {name: place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(_LONG)))
+
 
 @pytest.fixture(autouse=True)
 def _names_of_docstring_examples(request: pytest.FixtureRequest) -> None:

@@ -301,6 +301,7 @@ def test_exported_models_give_the_probabilities_of_predict(model_class, shop, co
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
 def test_calibration_makes_probabilities_as_high_as_clicks_are_frequent(method, shop, tmp_path):
+    keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     model = wide(ClickModel(encoder()), shop)
     model.compile(keras.optimizers.Adam(0.01))

@@ -11,18 +11,19 @@ SEQUENCES = UserSequences(
 
 
 def next_behavior():
-    return NextBehaviorModel, next_batches(SEQUENCES, max_length=4)
+    return NextBehaviorModel, next_batches(SEQUENCES, max_length=4), {}
 
 
 def click():
     impressions = {"users": [0, 1], "times": [3, 9], "candidates": [5, 7], "labels": [0, 1]}
-    return ClickModel, RankingBatches(SEQUENCES, **impressions, max_length=4)
+    batches = RankingBatches(SEQUENCES, **impressions, max_length=4)
+    return ClickModel, batches, {"weighted_metrics": ["auc"]}
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow traces twice")
 @pytest.mark.parametrize("made", [next_behavior, click])
 def test_a_step_is_traced_once(made, monkeypatch):
-    model_class, batches = made()
+    model_class, batches, options = made()
     traced = []
     step = model_class.train_step
 
@@ -32,7 +33,8 @@ def test_a_step_is_traced_once(made, monkeypatch):
 
     monkeypatch.setattr(model_class, "train_step", counted)
     model = model_class(BehaviorEncoder(vocab_size=20, emb_dim=8, num_layers=1, max_length=4))
-    model.compile("adam")
+    model.build()
+    model.compile("adam", **options)
     model.fit(batches, epochs=2, verbose=0)
     assert len(traced) == 1
     assert model.optimizer.iterations == 2 * len(batches)

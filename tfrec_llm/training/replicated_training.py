@@ -165,6 +165,7 @@ class ReplicatedTraining(ResumableTraining):
         strategy = self.replica_strategy
         if strategy is None:
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+            self._build_metrics(iterator)
             return
         if iterator is not None:
             data_batch = next(next(iter(iterator))[2])
@@ -173,6 +174,16 @@ class ReplicatedTraining(ResumableTraining):
         )
         with strategy.scope():
             self._symbolic_build(data_batch=data_batch)
+
+    def _build_metrics(self, iterator: Any) -> None:
+        """Makes the metrics' variables before the step is traced, which is then traced once."""
+        metrics = self._compile_metrics
+        dataset = getattr(iterator, "_distributed_dataset", None)
+        if not self.built or metrics is None or metrics.built or dataset is None:
+            return
+        spec = dataset.element_spec
+        if all(hasattr(each, "shape") for each in keras.tree.flatten(spec)):
+            self._symbolic_build(data_batch=spec)
 
 
 def _of_one_replica(strategy: Any, value: Any) -> Any:

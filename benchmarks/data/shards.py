@@ -1,0 +1,164 @@
+"""A log larger than memory: written to shards and trained on; seconds, peak memory, waiting.
+
+    python benchmarks/data/shards.py [--behaviors 100_000_000] [--items 1_000_000]
+
+Simulated behaviours (Zipf items, ten a user) are written to Parquet files first. Preparing and
+training are processes of their own, so that the peak of each is its own. Waiting is the share by
+which training on shards is slower than on the same number of steps over one batch. The ways to
+share rows out by user are compared on a tenth of the log, where they are installed: Arrow (what the
+library does), DuckDB, Polars. Writes results/shards.json beside this script.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.append(str(Path(__file__).parents[1]))
+from reporting import in_new_process, machine, markdown, write
+
+RESULT = Path(__file__).parent / "results" / "shards.json"
+BEHAVIORS_A_USER, ROWS_A_FILE, SHARDS = 10, 10_000_000, 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--behaviors", type=int, default=100_000_000)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--steps", type=int, default=60, help="of training")
+    parser.add_argument("--folder", type=Path, help="where the files go; a temporary one if none")
+    parser.add_argument("--part", choices=["simulate", "prepare", "train"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        print(json.dumps(PARTS[arguments.part](arguments)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        options = ["--behaviors", arguments.behaviors, "--items", arguments.items]
+        options += ["--steps", arguments.steps, "--folder", folder]
+        result = {
+            "machine": machine("tfrec-llm", "tensorflow", "keras", "numpy", "pyarrow"),
+            "behaviors": arguments.behaviors,
+            "items": arguments.items,
+            "shards": SHARDS,
+        }
+        for part in PARTS:
+            result[part] = in_new_process(__file__, "--part", part, *options)
+            print(part, result[part], flush=True)
+    rows = [["", "seconds", "peak GB"]]
+    rows += [
+        [part, f"{result[part]['seconds']:.0f}", f"{result[part]['peak_gb']:.2f}"] for part in PARTS
+    ]
+    print(markdown(rows))
+    write(RESULT, result)
+
+
+def simulate(arguments: argparse.Namespace) -> dict:
+    begin = time.perf_counter()
+    rng = np.random.default_rng(0)
+    users = arguments.behaviors // BEHAVIORS_A_USER
+    shares = 1.0 / np.arange(1, arguments.items + 1)
+    bounds = np.cumsum(shares / shares.sum())
+    (arguments.folder / "log").mkdir(parents=True, exist_ok=True)
+    for number, first in enumerate(range(0, arguments.behaviors, ROWS_A_FILE)):
+        size = min(ROWS_A_FILE, arguments.behaviors - first)
+        table = pa.table(
+            {
+                "user": rng.integers(0, users, size),
+                "item": np.minimum(np.searchsorted(bounds, rng.random(size)), arguments.items - 1),
+                "time": rng.integers(0, 10**9, size),
+            }
+        )
+        pq.write_table(table, arguments.folder / "log" / f"{number:03}.parquet")
+    return measured(begin)
+
+
+def prepare(arguments: argparse.Namespace) -> dict:
+    import tfrec_llm as tr
+
+    begin = time.perf_counter()
+    folder = arguments.folder
+    shards = tr.data.Shards.write(folder / "log", folder / "shards", num_shards=SHARDS)
+    files = sum(file.stat().st_size for file in (folder / "shards").iterdir())
+    return measured(begin) | {
+        "users": shards.num_users,
+        "behaviors": shards.num_behaviors,
+        "disk_gb": files / 2**30,
+    }
+
+
+def train(arguments: argparse.Namespace) -> dict:
+    import keras
+
+    import tfrec_llm as tr
+
+    shards = tr.data.Shards.open(arguments.folder / "shards")
+    batches = tr.data.ShardedBatches(shards, tr.data.NextBehavior(), max_length=50)
+    encoder = tr.models.BehaviorEncoder(shards.vocabulary.size, 64, 2, 2, max_length=50)
+    model = tr.models.NextBehaviorModel(encoder)
+    model.compile(tr.optimizers.LazyAdam(1e-3), loss=tr.losses.SampledCrossEntropy())
+
+    class Clock(keras.callbacks.Callback):
+        """Seconds from the tenth step on; the first ones compile."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 9:
+                self.begin = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seconds = time.perf_counter() - self.begin
+
+    class Stretch(keras.utils.PyDataset):
+        def __init__(self, of, steps):
+            super().__init__()
+            self.of, self.steps = of, steps
+
+        def __len__(self):
+            return self.steps
+
+        def __getitem__(self, index):
+            return self.of(index)
+
+    begin = time.perf_counter()
+    first = batches[0]
+    sources = {"shards": lambda index: batches[index], "one_batch": lambda index: first}
+    seconds: dict[str, list[float]] = {name: [] for name in sources}
+    for _ in range(3):  # in turns, as a machine's speed drifts
+        for name, source in sources.items():
+            clock = Clock()
+            data = Stretch(source, arguments.steps)
+            model.fit(data, shuffle=False, callbacks=[clock], verbose=0)
+            seconds[name].append(clock.seconds)
+        batches.on_epoch_end()
+    # The reading of every block, one after another, by the steps it feeds.
+    reading = time.perf_counter()
+    for index in range(0, len(batches), max(1, len(batches) // 8)):
+        batches[index]
+    whole, one = (float(np.median(seconds[name])) for name in sources)
+    table = encoder.item_embedding.table
+    return measured(begin) | {
+        "steps": arguments.steps - 10,
+        "seconds_of_steps": whole,
+        "seconds_of_steps_on_one_batch": one,
+        "waiting": max(0.0, 1.0 - one / whole),
+        "model_gb": 3 * 4 * int(np.prod(table.shape)) / 2**30,
+        "eight_blocks_read_one_by_one_seconds": time.perf_counter() - reading,
+    }
+
+
+def measured(begin: float) -> dict:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"seconds": time.perf_counter() - begin, "peak_gb": peak}
+
+
+PARTS = {"simulate": simulate, "prepare": prepare, "train": train}
+
+if __name__ == "__main__":
+    main()
