@@ -457,7 +457,7 @@ class Recommender(Scorer):
                 `"serving/shop/1"`; or of the model, in which the next version
                 is written. It is there whole or not at all.
             **options: Of `tfrec_llm.serving.export_model`: `k`, `filter_seen`,
-                `candidates`, `exclude`, `precision`, `profiles`.
+                `candidates`, `exclude`, `precision`, `profiles`, `index`.
 
         Returns:
             Folder of the version.

@@ -151,18 +151,28 @@ def _fail(*arguments, **options):
     raise OSError("the disk is full")
 
 
-def test_smaller_tables_rank_nearly_alike_what_may_be_recommended(shop, exported_shop, tmp_path):
+def test_smaller_tables_and_an_index_rank_nearly_alike_what_may_be(shop, exported_shop, tmp_path):
     ids = shop.vocabulary.ids.to_pylist()
     options = {"candidates": ids[:6], "exclude": [ids[2], "never seen"]}
     with pytest.raises(UnknownItemError):
         shop.export(tmp_path / "shop", candidates=["never seen"])
-    small = ExportedModel(shop.export(tmp_path / "shop" / "2", precision="int8", **options))
+    pytest.importorskip("faiss")
+    options |= {"precision": "int8", "index": "approximate"}
+    small = ExportedModel(shop.export(tmp_path / "shop" / "2", **options))
     allowed = [*ids[:2], *ids[3:6]]
     assert sorted(small.recommend([[]], k=20)[0].items) == sorted(allowed)
     histories = [ids[:3], ids[5:9]]
     scores = np.array(small.score(histories, [ids, ids]))
     exact = np.array(exported_shop.score(histories, [ids, ids]))
     assert 0 < np.abs(scores - exact).max() < 0.1 * np.abs(exact).max()
+    best = small.recommend(histories, k=24, filter_seen=False)
+    assert all(set(one.items) <= set(allowed) for one in best)
+    assert small.recommend([[]], k=3) == [small.cold_start.recommend(3)]
+    kept = small.recommend(histories, k=[1, 2], exclude=[best[0].items[:1], ["new"]])
+    assert [len(one.items) for one in kept] == [1, 2]
+    assert not {*histories[0], best[0].items[0]} & set(kept[0].items)
+    assert small.index is not None
+    small.index.probes = 100
     best = small.recommend(histories, k=24, filter_seen=False)
     assert [sorted(one.items) for one in best] == [sorted(allowed)] * 2
     order = scores[0][[ids.index(item) for item in best[0].items]]

@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the items' vectors (default: %(default)s)",
     )
     parser.add_argument(
+        "--index",
+        choices=["exact", "approximate", "product"],
+        default="exact",
+        help="how the server finds the best items; all but exact need the extra [faiss] "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--catalogue", metavar="FILE", help="CSV or Parquet, what is known of the items by now"
     )
     parser.add_argument(
@@ -78,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         candidates=as_ids(arguments.candidates, kind, "items"),
         exclude=as_ids(arguments.exclude, kind, "items"),
         precision=arguments.precision,
+        index=arguments.index,
     )
     print(f"exported to {folder}")
 

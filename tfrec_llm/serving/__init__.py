@@ -1,13 +1,16 @@
-"""Putting a trained model into a shop: export, histories, server."""
+"""Putting a trained model into a shop: export, index, histories, server."""
 
 import importlib
 from typing import Any
 
 _MODULES = {
+    "ApproximateIndex": "approximate_index",
     "CatalogueWatch": "catalogue_watch",
     "Event": "histories",
+    "ExactIndex": "item_index",
     "ExportedModel": "exported_model",
     "HistoryStore": "histories",
+    "ItemIndex": "item_index",
     "ModelVersions": "model_versions",
     "RedisHistories": "redis_histories",
     "SQLiteHistories": "sqlite_histories",

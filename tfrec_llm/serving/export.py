@@ -12,18 +12,20 @@ import pyarrow as pa
 
 import tfrec_llm
 from tfrec_llm.data.atomic import replace_folder
-from tfrec_llm.data.vocabulary import Vocabulary
+from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import NotFittedError, SavedModelError
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.models.replaced_tables import with_tables
 from tfrec_llm.serving.profile_counts import ProfileCounts
-from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, versions
+from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX, versions
 
 if TYPE_CHECKING:
     from tfrec_llm.data.feature_table import UserTable
     from tfrec_llm.evaluation.model_scorer import ModelScorer
     from tfrec_llm.recommender import Recommender
+    from tfrec_llm.serving.item_index import ItemIndex
 
+INDEXES = ("exact", "approximate", "product")
 PRECISIONS = ("float32", "float16", "int8")
 
 _PADDINGS: dict[str, tuple[Any, ...]] = {
@@ -42,6 +44,7 @@ def export_model(
     exclude: Any = None,
     precision: str = "float32",
     profiles: "UserTable | None" = None,
+    index: str = "exact",
 ) -> Path:
     """Writes a fitted model for serving; see `Recommender.export`.
 
@@ -56,6 +59,9 @@ def export_model(
         precision: Of the items' vectors: `"float32"`, `"float16"` or `"int8"`.
         profiles: What is known of the users whose histories the scorer holds: counted, so that a
             server can rank for a new user by the profile alone.
+        index: How `ExportedModel` and the server find the best items: `"exact"`, by the graph;
+            `"approximate"` or `"product"`, by an `ApproximateIndex` of vectors or of codes, with
+            the extra `[faiss]`. The signatures are exact.
 
     Returns:
         Folder of the version.
@@ -89,12 +95,15 @@ def export_model(
         raise ValueError(f"k must be 1 or more, not {k}.")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}.")
+    if index not in INDEXES:
+        raise ValueError(f"index must be one of {INDEXES}, got {index!r}.")
     folder = _version_folder(Path(path))
     vocabulary = scorer.vocabulary
     padding = _padding(vocabulary)
     kinds = () if scorer.histories is None else scorer.histories.behavior_vocabulary
     model = _for_serving(scorer, precision)
     allowed = _allowed(vocabulary, candidates, exclude)
+    search = None if index == "exact" else _index(model, allowed, index)
     counts = None
     if profiles is not None:
         if scorer.histories is None:
@@ -128,6 +137,7 @@ def export_model(
         "k": k,
         "filter_seen": filter_seen,
         "precision": precision,
+        "index": index,
     }
     try:
         with replace_folder(folder) as temporary:
@@ -138,6 +148,8 @@ def export_model(
                 scorer.catalogue.save(temporary / EXTRA / "catalogue.parquet")
             if allowed is not None:
                 np.save(temporary / EXTRA / "allowed.npy", allowed)
+            if search is not None:
+                search.save(temporary / EXTRA / INDEX)
             if counts is not None:
                 counts.save(temporary / EXTRA / "profiles.parquet")
             (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
@@ -205,6 +217,21 @@ def _allowed(vocabulary: Vocabulary, candidates: Any, exclude: Any) -> np.ndarra
     if exclude is not None:
         allowed[vocabulary.encode(exclude, on_unknown="ignore")] = False
     return allowed[vocabulary.size - len(vocabulary) :]
+
+
+def _index(model: Any, allowed: np.ndarray | None, kind: str) -> "ItemIndex":
+    """Returns an index of the items that may be recommended, counted from the first."""
+    from tfrec_llm.serving.approximate_index import ApproximateIndex
+
+    width = model.encoder.emb_dim
+    codes = None
+    if kind == "product":  # a code for four numbers, or for more where that does not go up
+        codes = next(codes for codes in range(max(1, width // 4), 0, -1) if width % codes == 0)
+    index = ApproximateIndex(width, num_codes=codes)
+    count = model.encoder.vocab_size - NUM_RESERVED
+    items = np.arange(count) if allowed is None else np.flatnonzero(allowed)
+    index.add(items, np.asarray(model.vectors_of((items + NUM_RESERVED).astype(np.int32))))
+    return index
 
 
 def _requests(description: dict[str, Any], vocabulary: Vocabulary) -> Any:

@@ -13,8 +13,9 @@ from tfrec_llm.data.feature_table import Catalogue
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import SavedModelError
 from tfrec_llm.serving.cold_start import ColdStart, Ranked
+from tfrec_llm.serving.item_index import ItemIndex
 from tfrec_llm.serving.profile_counts import ProfileCounts
-from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT
+from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX
 
 # An integer that no vocabulary is expected to hold.
 _NO_ID = 2**63 - 1
@@ -30,6 +31,7 @@ class ExportedModel:
         version: Its number.
         description: What the export says of itself.
         vocabulary: The items.
+        index: What finds the best items where the export holds one; None where the graph does.
         cold_start: Lists for users of whom nothing is known, without a call of the model.
         signatures: TensorFlow functions by the names that requests call them by.
 
@@ -77,6 +79,11 @@ class ExportedModel:
         self.behaviors: list[str] | None = self.description["behaviors"]
         self._dtype: Any = object if self.has_string_ids else np.int64
         self.cold_start = self._load_cold_start()
+        self.index: ItemIndex | None = None
+        if (self.path / EXTRA / INDEX).exists():
+            from tfrec_llm.serving.approximate_index import ApproximateIndex
+
+            self.index = ApproximateIndex.load(self.path / EXTRA / INDEX)
 
     @property
     def has_string_ids(self) -> bool:
@@ -103,6 +110,14 @@ class ExportedModel:
             filter_seen: Whether to leave out what the history holds, for all or each.
         """
         rows = len(histories)
+        if self.index is not None:
+            lengths = np.broadcast_to(np.asarray(k), rows)
+            filtered = np.broadcast_to(np.asarray(filter_seen), rows)
+            removed = [
+                [*(history if filters else ()), *(exclude[row] if exclude else ())]
+                for row, (history, filters) in enumerate(zip(histories, filtered, strict=True))
+            ]
+            return self._nearest(self.index, histories, behaviors, lengths, removed)
         inputs = self._read(histories, behaviors) | {
             "exclude": self.padded(exclude or [[]] * rows),
             "k": np.broadcast_to(np.asarray(k, np.int32), rows),
@@ -116,6 +131,35 @@ class ExportedModel:
                 found["items"], found["scores"], sizes, found["source"], strict=True
             )
         ]
+
+    def _nearest(
+        self,
+        index: ItemIndex,
+        histories: Sequence[Sequence[Any]],
+        behaviors: Sequence[Sequence[str]] | None,
+        lengths: np.ndarray,
+        removed: list[list[Any]],
+    ) -> list[Ranked]:
+        """Returns what the index finds; for empty histories what is popular."""
+        if not len(lengths):
+            return []
+        vectors = self.embed(histories, behaviors=behaviors)
+        without = [np.zeros(0, np.int64) if not own else self._places(own) for own in removed]
+        found = index.search(vectors, max(1, int(lengths.max())), without=without)
+        ranked = []
+        for row, length in enumerate(lengths):
+            if not len(histories[row]):
+                ranked.append(self.cold_start.recommend(int(length), without=removed[row]))
+                continue
+            items = found.items[row, : int(length)]
+            items = items[items >= 0]
+            names = self.vocabulary.decode(items + NUM_RESERVED).tolist()
+            ranked.append(Ranked(names, found.scores[row, : len(items)].tolist(), "model"))
+        return ranked
+
+    def _places(self, items: Sequence[Any]) -> np.ndarray:
+        indexes = self.vocabulary.encode(list(items), on_unknown="ignore").astype(np.int64)
+        return indexes[indexes >= NUM_RESERVED] - NUM_RESERVED
 
     def score(
         self,

@@ -5,6 +5,7 @@ from pathlib import Path
 # TensorFlow Serving leaves this folder alone but for the warm-up requests in it.
 EXTRA = "assets.extra"
 DESCRIPTION = f"{EXTRA}/tfrec_llm.json"
+INDEX = "index.faiss"
 FORMAT = "tfrec_llm.export.1"
 
 
