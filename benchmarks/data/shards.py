@@ -4,12 +4,13 @@
 
 Simulated behaviours (Zipf items, ten a user) are written to Parquet files first. Preparing and
 training are processes of their own, so that the peak of each is its own. Waiting is the share by
-which training on shards is slower than on the same number of steps over one batch. The ways to
-share rows out by user are compared on a tenth of the log, where they are installed: Arrow (what the
-library does), DuckDB, Polars. Writes results/shards.json beside this script.
+which training on shards is slower than on the same number of steps over one batch. Ways to share
+rows out by user are compared on the first file: Arrow as the library does it, and DuckDB and
+Polars where they are installed. Writes results/shards.json beside this script.
 """
 
 import argparse
+import importlib.util
 import json
 import resource
 import sys
@@ -34,10 +35,10 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--steps", type=int, default=60, help="of training")
     parser.add_argument("--folder", type=Path, help="where the files go; a temporary one if none")
-    parser.add_argument("--part", choices=["simulate", "prepare", "train"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=list(PARTS | WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
-        print(json.dumps(PARTS[arguments.part](arguments)))
+        print(json.dumps((PARTS | WAYS)[arguments.part](arguments)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
@@ -52,9 +53,14 @@ def main() -> None:
         for part in PARTS:
             result[part] = in_new_process(__file__, "--part", part, *options)
             print(part, result[part], flush=True)
+        for way in WAYS:
+            if importlib.util.find_spec(way.partition("_")[2]):
+                result[way] = in_new_process(__file__, "--part", way, *options)
     rows = [["", "seconds", "peak GB"]]
     rows += [
-        [part, f"{result[part]['seconds']:.0f}", f"{result[part]['peak_gb']:.2f}"] for part in PARTS
+        [part, f"{found['seconds']:.0f}", f"{found['peak_gb']:.2f}"]
+        for part, found in result.items()
+        if part in PARTS | WAYS
     ]
     print(markdown(rows))
     write(RESULT, result)
@@ -153,11 +159,58 @@ def train(arguments: argparse.Namespace) -> dict:
     }
 
 
+def share_pyarrow(arguments: argparse.Namespace) -> dict:
+    from tfrec_llm.data.reading import parquet_batches
+    from tfrec_llm.data.shard_writing import RowsByShard
+
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        rows = RowsByShard(Path(folder), SHARDS, 0.0)
+        for table in parquet_batches(first_file(arguments), columns=["user", "item", "time"]):
+            rows.add(table)
+        rows.close()
+    return measured(begin)
+
+
+def share_duckdb(arguments: argparse.Namespace) -> dict:
+    import duckdb
+
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        duckdb.sql("SET preserve_insertion_order = true")
+        duckdb.sql(
+            f"COPY (SELECT *, hash(user) % {SHARDS} AS shard FROM '{first_file(arguments)}') "
+            f"TO '{folder}/shards' (FORMAT parquet, PARTITION_BY (shard))"
+        )
+    return measured(begin)
+
+
+def share_polars(arguments: argparse.Namespace) -> dict:
+    import polars as pl
+
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        rows = pl.scan_parquet(first_file(arguments)).with_columns(
+            shard=pl.col("user").hash() % SHARDS
+        )
+        rows.sink_parquet(pl.PartitionBy(folder, key="shard"), mkdir=True)
+    return measured(begin)
+
+
+def first_file(arguments: argparse.Namespace) -> Path:
+    return arguments.folder / "log" / "000.parquet"
+
+
 def measured(begin: float) -> dict:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": time.perf_counter() - begin, "peak_gb": peak}
 
 
+WAYS = {
+    "share_pyarrow": share_pyarrow,
+    "share_duckdb": share_duckdb,
+    "share_polars": share_polars,
+}
 PARTS = {"simulate": simulate, "prepare": prepare, "train": train}
 
 if __name__ == "__main__":
