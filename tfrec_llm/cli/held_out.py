@@ -34,6 +34,16 @@ def add_split_arguments(group: Any) -> None:
         )
 
 
+def add_filter_seen_argument(group: Any) -> None:
+    """Adds the choice whether what users did already may be recommended."""
+    group.add_argument(
+        "--filter-seen",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether what a user did already is never recommended (default: yes)",
+    )
+
+
 def split_options(
     arguments: argparse.Namespace, how: str, recorded: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

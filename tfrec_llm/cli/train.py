@@ -8,6 +8,7 @@ from tfrec_llm.cli.argument_types import positive, rate, share, whole
 from tfrec_llm.cli.framework import progress, recommender_class
 from tfrec_llm.cli.held_out import (
     HOW,
+    add_filter_seen_argument,
     add_split_arguments,
     split_log,
     split_options,
@@ -43,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     add_split_arguments(held_out)
-    held_out.add_argument(
-        "--filter-seen",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="whether what a user did already is never recommended (default: yes)",
-    )
+    add_filter_seen_argument(held_out)
     model = parser.add_argument_group("the model")
     model.add_argument("--objective", choices=["next", "masked"], default="next")
     for name, kind, default, words in (

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from tfrec_llm.cli.argument_types import positive, whole
 from tfrec_llm.cli.framework import progress, recommender_class
-from tfrec_llm.cli.held_out import add_split_arguments, split_log, split_options, write_record
+from tfrec_llm.cli.held_out import (
+    add_filter_seen_argument,
+    add_split_arguments,
+    split_log,
+    split_options,
+    write_record,
+)
 from tfrec_llm.cli.log_files import add_log_arguments, read_log, reading_options
 from tfrec_llm.cli.usage_error import UsageError
 
@@ -46,12 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     add_split_arguments(held_out)
-    held_out.add_argument(
-        "--filter-seen",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="whether what a user did already is never recommended (default: yes)",
-    )
+    add_filter_seen_argument(held_out)
     search = parser.add_argument_group("the search")
     search.add_argument("--objective", choices=["next", "masked"], default="next")
     search.add_argument(
