@@ -50,7 +50,37 @@ def tables(results: Path) -> str:
             ]
         if best.exists():
             parts.append(f"\n{to_best(json.loads(best.read_text()))}\n")
-    return "".join(parts) + "\n" if parts else "\nNo result files yet.\n\n"
+    if not parts:
+        parts.append("\nNo result files of peers yet.\n")
+    options = results / "training_options.json"
+    if options.exists():
+        parts.append(f"\n{of_options(json.loads(options.read_text()))}\n")
+    return "".join(parts) + "\n"
+
+
+def of_options(result: dict[str, Any]) -> str:
+    """Returns what each option of training brought."""
+    rows = [["option", "behaviours/s", "of plain", "GB", "first epoch, s", "validation NDCG@10"]]
+    plain = next(iter(result["options"].values()))["behaviors_per_second"]
+    for name, one in result["options"].items():
+        rows.append(
+            [
+                name,
+                f"{one['behaviors_per_second']:,.0f}",
+                f"{one['behaviors_per_second'] / plain:.2f}",
+                f"{one['memory_gb']:.2f}",
+                f"{one['first_epoch_seconds']:.0f}",
+                f"{one['validation']:.4f}".removeprefix("0"),
+            ]
+        )
+    machine = result["machine"]
+    return (
+        f"## Options of training\n\nClicks of eshop, {result['epochs']} epochs, one seed, each "
+        f"option by itself beside the plain setting; {machine['cores']} cores of "
+        f"{machine['processor']}, "
+        "which other work shared. Bfloat16 helps where the processor multiplies it; averages and "
+        f"schedules want more epochs than these.\n\n{markdown(rows)}"
+    )
 
 
 def heading(result: dict[str, Any]) -> str:
