@@ -6,7 +6,8 @@ Simulated behaviours (Zipf items, ten a user) are written to Parquet files first
 training are processes of their own, so that the peak of each is its own. Waiting is the share by
 which training on shards is slower than on the same number of steps over one batch. Ways to share
 rows out by user are compared on the first file: Arrow as the library does it, and DuckDB and
-Polars where they are installed. Writes results/shards.json beside this script.
+Polars where they are installed. Writes results/shards.json beside this script, and the table of
+docs/data.md.
 """
 
 import argparse
@@ -23,9 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import in_new_process, machine, markdown, write
+from reporting import between_marks, in_new_process, machine, markdown, write
 
 RESULT = Path(__file__).parent / "results" / "shards.json"
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 BEHAVIORS_A_USER, ROWS_A_FILE, SHARDS = 10, 10_000_000, 128
 
 
@@ -56,14 +58,29 @@ def main() -> None:
         for way in WAYS:
             if importlib.util.find_spec(way.partition("_")[2]):
                 result[way] = in_new_process(__file__, "--part", way, *options)
-    rows = [["", "seconds", "peak GB"]]
-    rows += [
-        [part, f"{found['seconds']:.0f}", f"{found['peak_gb']:.2f}"]
-        for part, found in result.items()
-        if part in PARTS | WAYS
-    ]
-    print(markdown(rows))
     write(RESULT, result)
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), RESULT), encoding="utf-8")
+
+
+def renewed(page: str, path: Path) -> str:
+    """Returns the page with the table that the result file gives."""
+    result = json.loads(path.read_text())
+    machine, train = result["machine"], result["train"]
+    rows = [["", "seconds", "most memory, GB"]]
+    rows += [
+        [words, f"{result[part]['seconds']:.0f}", f"{result[part]['peak_gb']:.2f}"]
+        for part, words in SAID.items()
+        if part in result
+    ]
+    text = (
+        f"{result['behaviors']:,} simulated behaviours of {result['prepare']['users']:,} users with "
+        f"{result['items']:,} items, in {result['shards']} shards; {machine['cores']} cores of "
+        f"{machine['processor']}, which other work shared. Memory is the whole process's, TensorFlow "
+        f"and, in training, {train['model_gb']:.2f} GB of item vectors and optimizer included. "
+        f"{train['steps']} steps on the shards took {train['seconds_of_steps']:.1f} s, as many on one "
+        f"batch {train['seconds_of_steps_on_one_batch']:.1f} s."
+    )
+    return between_marks(page, f"\n{text}\n\n{markdown(rows)}\n\n")
 
 
 def simulate(arguments: argparse.Namespace) -> dict:
@@ -210,6 +227,13 @@ WAYS = {
     "share_pyarrow": share_pyarrow,
     "share_duckdb": share_duckdb,
     "share_polars": share_polars,
+}
+SAID = {
+    "prepare": "log to shards",
+    "train": "trained, with the start of TensorFlow",
+    "share_pyarrow": "rows of one of ten files shared out by user: Arrow, as the library does it",
+    "share_duckdb": "the same by DuckDB",
+    "share_polars": "the same by Polars",
 }
 PARTS = {"simulate": simulate, "prepare": prepare, "train": train}
 
