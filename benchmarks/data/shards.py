@@ -72,13 +72,14 @@ def renewed(page: str, path: Path) -> str:
         for part, words in SAID.items()
         if part in result
     ]
+    prepared = result["prepare"]
     text = (
-        f"{result['behaviors']:,} simulated behaviours of {result['prepare']['users']:,} users with "
+        f"{result['behaviors']:,} simulated behaviours of {prepared['users']:,} users with "
         f"{result['items']:,} items, in {result['shards']} shards; {machine['cores']} cores of "
-        f"{machine['processor']}, which other work shared. Memory is the whole process's, TensorFlow "
-        f"and, in training, {train['model_gb']:.2f} GB of item vectors and optimizer included. "
-        f"{train['steps']} steps on the shards took {train['seconds_of_steps']:.1f} s, as many on one "
-        f"batch {train['seconds_of_steps_on_one_batch']:.1f} s."
+        f"{machine['processor']}, which other work shared. Memory is the whole process's, "
+        f"TensorFlow and, in training, {train['model_gb']:.2f} GB of item vectors and optimizer "
+        f"included. {train['steps']} steps on the shards took {train['seconds_of_steps']:.1f} s, "
+        f"as many on one batch {train['seconds_of_steps_on_one_batch']:.1f} s."
     )
     return between_marks(page, f"\n{text}\n\n{markdown(rows)}\n\n")
 
