@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# A program that a test starts; pytest would run it in search of doctests.
+collect_ignore = ["training/two_devices.py"]
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

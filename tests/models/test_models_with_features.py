@@ -116,7 +116,9 @@ def test_losses_are_those_of_the_scores_of_what_was_seen(similarity, sequences):
     assert sampled == pytest.approx(corrected[asked].mean(), rel=0.02)
 
 
-@pytest.mark.parametrize(("loss", "optimizer"), zip(LOSSES, ["adam", LazyAdam(1e-2)], strict=True))
+@pytest.mark.parametrize(
+    ("loss", "optimizer"), list(zip(LOSSES, ["adam", LazyAdam(1e-2)], strict=True))
+)
 def test_what_was_not_seen_is_no_negative_and_keeps_no_vector_of_its_own(
     loss, optimizer, sequences
 ):
