@@ -82,3 +82,11 @@ def exported_shop(shop, tmp_path_factory):
     from tfrec_llm.serving import ExportedModel
 
     return ExportedModel(shop.export(tmp_path_factory.mktemp("serving") / "shop" / "1"))
+
+
+@pytest.fixture(scope="session")
+def numbers():
+    """A fitted recommender whose ids are integers, trained to fill masks."""
+    from serving_shop import fitted_numbers
+
+    return fitted_numbers()

@@ -457,10 +457,11 @@ class Recommender(Scorer):
                 `"serving/shop/1"`; or of the model, in which the next version
                 is written. It is there whole or not at all.
             **options: Of `tfrec_llm.serving.export_model`: `k`, `filter_seen`,
-                `candidates`, `exclude`, `precision`, `profiles`, `index`.
+                `candidates`, `exclude`, `precision`, `profiles`, `index`, and
+                `format`, such as `"onnx"`.
 
         Returns:
-            Folder of the version.
+            Folder of the version, or the file.
 
         Raises:
             SavedModelError: If it cannot be written, or the folder holds

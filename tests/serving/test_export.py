@@ -4,16 +4,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_shop import fitted_numbers, shop_split
+from serving_shop import shop_split
 
 import tfrec_llm as tr
 from tfrec_llm.errors import NotFittedError, SavedModelError, UnknownItemError
 from tfrec_llm.serving import ExportedModel, export_model
-
-
-@pytest.fixture(scope="module")
-def numbers():
-    return fitted_numbers()
 
 
 @pytest.fixture(scope="module", params=["shop", "numbers"])

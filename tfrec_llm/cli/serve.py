@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-body", type=positive, default=1_000_000, metavar="BYTES", help="longest request"
     )
     parser.add_argument(
+        "--max-batch",
+        type=positive,
+        default=64,
+        metavar="N",
+        help="most requests in flight that one call of the model answers (default: %(default)s)",
+    )
+    parser.add_argument(
         "--timeout",
         type=rate,
         default=0.5,
@@ -119,6 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
         max_history=arguments.max_history,
         max_body=arguments.max_body,
         rate=arguments.rate,
+        max_batch=arguments.max_batch,
         timeout=arguments.timeout,
         poll_seconds=arguments.poll,
         log_key=os.environ.get("TFREC_LOG_KEY"),

@@ -24,7 +24,7 @@ from tfrec_llm.serving.traffic import write_traffic
 try:
     from fastapi import FastAPI, HTTPException, Path, Request, Response
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse, PlainTextResponse
     from starlette.exceptions import HTTPException as StarletteHTTPException
 
     from tfrec_llm.serving import messages
@@ -80,6 +80,7 @@ def create_app(
         versions,
         store,
         timeout=options.timeout,
+        max_batch=options.max_batch,
         max_history=options.max_history,
         observe_batch=measures.batch,
     )
@@ -295,7 +296,7 @@ def create_app(
         """Whether it may be sent requests: not while it stops."""
         return JSONResponse({"status": "stopping" if stopping else "ok"}, 503 if stopping else 200)
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """What is measured, for Prometheus."""
         return Response(measures.text(versions.shares), media_type="text/plain; version=0.0.4")

@@ -38,7 +38,7 @@ class Batcher:
         answer: Callable[[list[Any]], list[Any]],
         *,
         max_batch: int = 64,
-        max_waiting: int = 2048,
+        max_waiting: int = 512,
         observe: Callable[[int], None] = lambda size: None,
     ):
         self._answer = answer

@@ -16,6 +16,7 @@ from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import NotFittedError, SavedModelError
 from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.models.replaced_tables import with_tables
+from tfrec_llm.serving.onnx_export import write_onnx
 from tfrec_llm.serving.profile_counts import ProfileCounts
 from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX, versions
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tfrec_llm.recommender import Recommender
     from tfrec_llm.serving.item_index import ItemIndex
 
+FORMATS = ("tf_saved_model", "onnx")
 INDEXES = ("exact", "approximate", "product")
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -45,6 +47,7 @@ def export_model(
     precision: str = "float32",
     profiles: "UserTable | None" = None,
     index: str = "exact",
+    format: str = "tf_saved_model",
 ) -> Path:
     """Writes a fitted model for serving; see `Recommender.export`.
 
@@ -62,9 +65,12 @@ def export_model(
         index: How `ExportedModel` and the server find the best items: `"exact"`, by the graph;
             `"approximate"` or `"product"`, by an `ApproximateIndex` of vectors or of codes, with
             the extra `[faiss]`. The signatures are exact.
+        format: `"tf_saved_model"`; or `"onnx"`, with the extra `[onnx]`: a file that takes int32
+            histories `[users, length]` of indexes and gives scores `[users, items]`. Of the
+            options above `precision` alone goes with it.
 
     Returns:
-        Folder of the version.
+        Folder of the version, or the file.
 
     Raises:
         NotFittedError: If the model is not fitted.
@@ -97,10 +103,19 @@ def export_model(
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}.")
     if index not in INDEXES:
         raise ValueError(f"index must be one of {INDEXES}, got {index!r}.")
-    folder = _version_folder(Path(path))
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {FORMATS}, got {format!r}.")
     vocabulary = scorer.vocabulary
-    padding = _padding(vocabulary)
     kinds = () if scorer.histories is None else scorer.histories.behavior_vocabulary
+    if format == "onnx":
+        if candidates is not None or exclude is not None or profiles is not None:
+            raise ValueError("candidates, exclude and profiles do not go with ONNX.")
+        model = _for_serving(scorer, precision)
+        description = _description(model, scorer, kinds) | {"precision": precision}
+        write_onnx(model, scorer, Path(path), description=description)
+        return Path(path)
+    folder = _version_folder(Path(path))
+    padding = _padding(vocabulary)
     model = _for_serving(scorer, precision)
     allowed = _allowed(vocabulary, candidates, exclude)
     search = None if index == "exact" else _index(model, allowed, index)
@@ -124,16 +139,9 @@ def export_model(
         allowed=allowed,
         padding=padding,
     )
-    description = {
+    description = _description(model, scorer, kinds) | {
         "format": FORMAT,
-        "tfrec_llm": tfrec_llm.__version__,
-        "model": type(model).__name__,
-        "items": len(vocabulary),
-        "id_type": str(vocabulary.ids.type),
         "padding": padding,
-        "behaviors": list(kinds) if model.encoder.num_behaviors else None,
-        "emb_dim": model.encoder.emb_dim,
-        "max_length": model.encoder.max_length,
         "k": k,
         "filter_seen": filter_seen,
         "precision": precision,
@@ -173,6 +181,19 @@ def _version_folder(path: Path) -> Path:
             "new folder."
         )
     return path
+
+
+def _description(model: Any, scorer: Any, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Returns what is to be known of every export."""
+    return {
+        "tfrec_llm": tfrec_llm.__version__,
+        "model": type(model).__name__,
+        "items": len(scorer.vocabulary),
+        "id_type": str(scorer.vocabulary.ids.type),
+        "behaviors": list(kinds) if model.encoder.num_behaviors else None,
+        "emb_dim": model.encoder.emb_dim,
+        "max_length": model.encoder.max_length,
+    }
 
 
 def _for_serving(scorer: Any, precision: str) -> Any:

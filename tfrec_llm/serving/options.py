@@ -19,6 +19,7 @@ class ServerOptions:
         rate: Requests a second that each key, or address where there are no keys, may make on
             average; None for any number.
         burst: Requests that may come at once.
+        max_batch: Most requests that one call of the model answers.
         timeout: Seconds after which a list is made of what is popular.
         poll_seconds: How often the folder is looked at for new versions.
         log_key: Makes users' ids in the log unreadable; the same key on all servers lets a
@@ -34,12 +35,22 @@ class ServerOptions:
     max_body: int = 1_000_000
     rate: float | None = None
     burst: int = 100
+    max_batch: int = 64
     timeout: float = 0.5
     poll_seconds: float = 5.0
     log_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("max_k", "max_history", "max_events", "max_rows", "max_body", "burst"):
+        limits = (
+            "max_k",
+            "max_history",
+            "max_events",
+            "max_rows",
+            "max_body",
+            "burst",
+            "max_batch",
+        )
+        for name in limits:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         for name in ("timeout", "poll_seconds"):
