@@ -4,9 +4,9 @@
 
 Item vectors are drawn around the centres of a thousand kinds, of different lengths, as training
 leaves them; a user's vector is the mean of four items', with noise. Ten items are wanted. Each
-index is asked for one user after the other, by one thread. Recall is the share of the ten best that is
-found; memory is what the saved index takes. Prints a table and writes results/index.json beside
-this script, and the picture docs/images/index.png.
+index is asked for one user after the other, by one thread. Recall is the share of the ten best
+that is found; memory is what the saved index takes. Prints a table and writes
+results/index.json beside this script, and the picture docs/images/index.png.
 """
 
 import argparse
