@@ -121,10 +121,10 @@ class ReplicatedTraining(ResumableTraining):
             )
         return reductions == {"sum"}
 
-    def _make_function(self, step_function):
+    def _make_function(self, step_function, **options):
         strategy = self.replica_strategy
         if strategy is None:
-            return super()._make_function(step_function)
+            return super()._make_function(step_function, **options)
         import tensorflow as tf
 
         @tf.autograph.experimental.do_not_convert
