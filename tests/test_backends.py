@@ -11,6 +11,7 @@ TESTS = Path(__file__).parent
 # What can differ between backends; the rest is told on one.
 CHOSEN = "sound or plain or see_each_other or draws_anew or same_draws or (all_positions and True)"
 CHOSEN += " or tensorflow_addons or part_of_the_way or zero_rows or on_every_backend"
+CHOSEN += " or devices_of_jax"
 ROOMS = ("layers", "losses", "metrics", "models", "optimizers", "training")
 # Compiling takes most of the time there; their variants are told on one backend.
 ONE_VARIANT = ("layers", "models", "training")
@@ -21,6 +22,7 @@ def test_layers_losses_metrics_models_optimizers_and_training_work_on_jax():
     folders = [TESTS / name for name in ROOMS]
     # What is computed is the same; XLA spends less time on making it fast.
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    quick += " --xla_force_host_platform_device_count=2"
     options = ["-q", "-p", "no:cacheprovider", "-k", CHOSEN, "--one-variant-in", *ONE_VARIANT]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *folders, *options],

@@ -102,4 +102,66 @@ for name, (make, optimizer, batches, options) in CASES.items():
         "steps": steps,
         "logs": [logs, logs_of_two],
     }
+    if name == "click":
+        asked, *_ = batches[0]
+        found["click"]["predicted"] = [
+            np.asarray(model.predict_on_batch(asked)).tolist() for model in (one, two)
+        ]
+
+
+def told(function):
+    """Returns what a function returns, or what its error says."""
+    try:
+        return function()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def compiled(optimizer="sgd", **options):
+    with strategy.scope():
+        model = NextBehaviorModel(encoder())
+    model.compile(optimizer, **options)
+
+
+found["refused"] = {
+    "jit_compile": told(lambda: compiled(jit_compile=True)),
+    "ema_overwrite_frequency": told(
+        lambda: compiled(keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2))
+    ),
+    "used optimizer": told(lambda: compiled(one.optimizer)),
+}
+
+
+def line(optimizer=None, loss="mse", **options):
+    """Returns a model of Keras' own: one weight, 0 at first."""
+    with strategy.scope():
+        weight = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+        model = keras.Sequential([keras.Input((1,)), weight])
+        model.compile(keras.optimizers.SGD(1.0, **(optimizer or {})), loss, **options)
+    return model
+
+
+def step(rows=2, **options):
+    """Returns the weight after one step towards targets of which the first is 9, the last 0."""
+    model = line(**options)
+    targets, weights = np.linspace(9.0, 0.0, rows)[:, None], np.linspace(3.0, 1.0, rows)
+    model.fit(np.ones((rows, 1)), targets, sample_weight=weights, batch_size=rows, verbose=0)
+    return float(model.get_weights()[0][0, 0])
+
+
+weighted = keras.losses.MeanSquaredError("mean_with_sample_weight")
+found["faults"] = {
+    "the mean of means": told(lambda: step(loss=weighted)),
+    "clipping before the sum": told(
+        lambda: step(loss=keras.losses.MeanSquaredError("sum"), optimizer={"clipnorm": 1.0})
+    ),
+    "accumulation": told(lambda: step(optimizer={"gradient_accumulation_steps": 2})),
+    "overwriting by averages": told(
+        lambda: step(optimizer={"use_ema": True, "ema_overwrite_frequency": 2})
+    ),
+    "several steps a call": told(lambda: step(steps_per_execution=2)),
+    "XLA": told(lambda: step(jit_compile=True)),
+    "an odd first batch": told(lambda: step(rows=3, weighted_metrics=["mse"])),
+    "predict_on_batch": told(lambda: len(line().predict_on_batch(np.ones((3, 1))))),
+}
 print("FOUND", json.dumps(found, default=float))

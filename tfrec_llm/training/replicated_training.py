@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from tfrec_llm.data.even_rows import EvenRows
 from tfrec_llm.losses.replicas import gather_from_replicas, sum_over_replicas
 from tfrec_llm.training.replicated_optimizer import reduce_gradients_first
 from tfrec_llm.training.resumable_training import ResumableTraining
@@ -14,8 +15,8 @@ class ReplicatedTraining(ResumableTraining):
 
     A model that is made in `strategy.scope()` trains by plain `fit`; each replica takes its part
     of every global batch, and loss, gradients and metrics are those of the whole batch, however
-    many rows and targets a replica has. Without a strategy, and on other backends, this class
-    changes nothing.
+    many rows and targets a replica has. Without a strategy this class changes nothing; on JAX,
+    inside `distribution_scope`, it fills the rows of batches up until the devices can share them.
 
     Keras 3.15 on TensorFlow 2.21 is mended here, each fault for its reason:
 
@@ -61,6 +62,21 @@ class ReplicatedTraining(ResumableTraining):
             if optimizer is not None:
                 reduce_gradients_first(optimizer)
             super().compile(optimizer, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Returns loss and metrics; takes and returns what `keras.Model.evaluate` does."""
+        return super().evaluate(self.shared_out(x), *args, **kwargs)
+
+    def shared_out(self, data):
+        """Returns data whose batches the devices of JAX can share."""
+        if keras.backend.backend() != "jax" or not isinstance(data, keras.utils.PyDataset):
+            return data
+        distribution = keras.distribution.distribution()
+        if distribution is None or distribution.batch_dim_name is None:
+            return data
+        mesh = distribution.device_mesh
+        devices = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+        return data if devices == 1 else EvenRows(data, devices)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the loss; under a strategy, a replica's share of that of the global batch."""

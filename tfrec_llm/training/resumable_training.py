@@ -24,12 +24,19 @@ class ResumableTraining(keras.Model):
         """Trains; takes and returns what `keras.Model.fit` does."""
         order = None
         if isinstance(x, keras.utils.PyDataset):
-            order = x = EpochOrder(x, shuffle=kwargs.pop("shuffle", True))
+            order = EpochOrder(x, shuffle=kwargs.pop("shuffle", True))
+            x = self.shared_out(order)
             kwargs["shuffle"] = False
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self.shared_out(kwargs["validation_data"])
         self.__dict__["epoch_order"] = order
         self.steps_to_skip = 0
         with graceful_stop(kwargs.get("callbacks")):
             return super().fit(x, *args, **kwargs)
+
+    def shared_out(self, data):
+        """Returns data as the devices take it; for classes that share it out."""
+        return data
 
     def build_metrics(self) -> None:
         """Makes the variables of the compiled metrics, which Keras may leave to the first step."""
