@@ -237,7 +237,7 @@ class Recommender(Scorer):
                 are kept, such as `{"tensorboard": "logs"}`.
             strategy: Devices to train on: a name or a ready strategy, as
                 `tfrec_llm.training.distribution_strategy` takes it, such as
-                `"auto"`. None for one device.
+                `"auto"`; on TensorFlow. None for one device.
             callbacks: Further Keras callbacks; `val_ndcg@10` and the like are
                 in their logs.
             verbose: As in `keras.Model.fit`.

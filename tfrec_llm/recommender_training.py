@@ -46,6 +46,11 @@ def train(
     # float32, in `scoring`, on one device.
     trained = scoring
     strategy = distribution_strategy("none" if strategy is None else strategy)
+    if strategy is not None and keras.backend.backend() == "jax":
+        raise ValueError(
+            "On JAX a Recommender trains on one device. Train a model itself in "
+            "distribution_scope(...), see the page on scaling."
+        )
     if precision != "float32" or recommender.weight_averaging or strategy is not None:
         with distribution_scope(strategy):
             trained = recommender.make_model(
@@ -83,10 +88,7 @@ def train(
         watching.append(kept)
         curve = list(kept.curve)
     batches.set_epoch(first_epoch)
-    with (
-        distribution_scope(strategy),
-        tracked(tracking, recommender.get_config()) as recording,
-    ):
+    with tracked(tracking, recommender.get_config()) as recording:
         history = trained.fit(
             batches,
             epochs=epochs,
