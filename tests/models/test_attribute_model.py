@@ -67,8 +67,8 @@ def test_the_loss_is_the_sum_of_the_cross_entropies_of_the_attributes(causal, se
 def test_what_the_next_item_is_like_is_learned(causal, sequences):
     keras.utils.set_random_seed(0)
     model = model_of(causal, emb_dim=16)
-    model.compile(keras.optimizers.Adam(0.02))
-    model.fit(BATCHES[causal](sequences, max_length=8, batch_size=4), epochs=20, verbose=0)
+    model.compile(keras.optimizers.Adam(0.005))
+    model.fit(BATCHES[causal](sequences, max_length=8, batch_size=4), epochs=40, verbose=0)
     found = model.predict(padded_batch(sequences.newest(4), max_length=8), verbose=0)
     newest = sequences.items[sequences.offsets[1:] - 1]
     assert found.dtype == np.float32

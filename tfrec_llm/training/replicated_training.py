@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tfrec_llm.data.even_rows import EvenRows
+from tfrec_llm.data.even_batches import EvenRows
 from tfrec_llm.losses.replicas import gather_from_replicas, sum_over_replicas
 from tfrec_llm.training.replicated_optimizer import reduce_gradients_first
 from tfrec_llm.training.resumable_training import ResumableTraining

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tfrec_llm.data.epoch_order import EpochOrder
+from tfrec_llm.data.ordered_batches import EpochOrder
 from tfrec_llm.training.graceful_stop import graceful_stop
 
 
