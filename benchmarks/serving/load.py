@@ -6,8 +6,8 @@ Serves models by `tfrec-llm serve`: one trained on the clicks of the package's c
 of a million items with random vectors, by exact and by approximate search. Requests arrive at
 random at a given rate, whether or not the ones before are answered; a tenth of them post an event,
 the others ask for ten items for one of a thousand users with twenty events each. Latency counts
-from the moment a request should have been sent. Then the rate is doubled until the 99th percentile
-passes 50 ms, with batching and without. Last, twenty versions are swapped under load.
+from the moment a request should have been sent. Then the rate grows by half until the 99th
+percentile passes 50 ms, with batching and without. Before that, versions are swapped under load.
 
 Prints a table and writes results/load.json beside this script.
 """
@@ -97,20 +97,20 @@ def measured(model: Path, items: list[Any], arguments: argparse.Namespace) -> di
             rates = arguments.rates if name == "batched" else arguments.rates[-1:]
             found[name] = {rate: asyncio.run(load(port, items, rate, arguments.seconds))
                            for rate in rates}  # fmt: skip
-            found[name]["highest rate"] = highest(port, items, arguments.rates[0])
+            found[name]["highest rate"] = highest(port, items, 20)
             if name == "batched" and arguments.swaps and "million" not in model.name:
                 found["swaps"] = asyncio.run(swapping(port, items, model, arguments.swaps))
     return found
 
 
 def highest(port: int, items: list[Any], rate: int) -> int:
-    """Returns the highest of rates, each 1.4 times the one before, that is held."""
+    """Returns the highest of rates, each 1.5 times the one before, that is held."""
     held = 0
     while rate < 5000:
         about = asyncio.run(load(port, items, rate, 4.0))
         if about["p99_ms"] > 1e3 * LIMIT or about["failed"] or about["fallbacks"]:
             break
-        held, rate = rate, int(1.4 * rate)
+        held, rate = rate, int(1.5 * rate)
     return held
 
 
