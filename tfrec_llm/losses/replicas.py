@@ -47,9 +47,15 @@ def gather_from_replicas(values: Any) -> Any:
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
-    return keras.tree.map_structure(
-        lambda value: None if value is None else context.all_gather(value, axis=0), values
-    )
+
+    def gathered(value):
+        if value is None:
+            return None
+        value = tf.convert_to_tensor(value)
+        # TensorFlow forgets the widths that it knew.
+        return tf.ensure_shape(context.all_gather(value, axis=0), [None, *value.shape[1:]])
+
+    return keras.tree.map_structure(gathered, values)
 
 
 def replica_share(loss: Any) -> Any:
