@@ -15,6 +15,7 @@ import numpy as np
 from tfrec_llm.data.atomic import replace_file
 from tfrec_llm.errors import SavedModelError
 from tfrec_llm.training.best_weights import BestWeights
+from tfrec_llm.training.workers import is_first_worker, num_workers, workers_agree
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
@@ -46,7 +47,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     Raises:
         SavedModelError: As training begins, if the checkpoint is of another run, or damaged and
-            the one before it, too.
+            the one before it, too, or if workers find different ones.
 
     Example:
         >>> checkpoint = TrainingCheckpoint("training.npz", run={"data": "eshop"}, every=500)
@@ -123,7 +124,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def stop_after_step(self, number: int) -> None:
         """Saves after the step in work and ends the process' training by that signal."""
-        if _num_workers(self.model) > 1:
+        if num_workers(self.model) > 1:
             # The workers get the signal at different steps, and would wait for each other.
             _raise(number)
         self._stop_signal = number
@@ -132,6 +133,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._stop_signal = None
         if self._restored is None:
             self.model._initial_epoch = self.restore(self.model) or None
+        state = {} if self._restored is None else self._restored.state
+        if not workers_agree(self.model, [state.get("epoch", 0), state.get("step", 0)]):
+            raise SavedModelError(
+                f"The workers found different checkpoints at {self.path}. Put it into a folder "
+                "that all of them see."
+            )
         if self._restored is None:
             return
         # The other forgets everything as training begins, so this callback stands behind it.
@@ -182,7 +189,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self.model._initial_epoch = None
         self._restored = None
-        if _is_first_worker(self.model):
+        if is_first_worker(self.model):
             self.path.unlink(missing_ok=True)
             self.previous.unlink(missing_ok=True)
 
@@ -210,7 +217,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             for kind, values in kept.items()
             for index, value in enumerate(values)
         }
-        if not _is_first_worker(self.model):
+        if not is_first_worker(self.model):
             return
         try:
             with replace_file(self.path) as temporary:
@@ -281,24 +288,3 @@ def _raise(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
-
-
-def _cluster_resolver(model: Any) -> Any:
-    """Returns what knows the other workers of the model's strategy, or None."""
-    strategy = getattr(model, "_distribute_strategy", None)
-    return getattr(strategy, "cluster_resolver", None)
-
-
-def _num_workers(model: Any) -> int:
-    resolver = _cluster_resolver(model)
-    jobs = {} if resolver is None else resolver.cluster_spec().as_dict()
-    return max(1, sum(len(jobs.get(job, [])) for job in ("chief", "worker")))
-
-
-def _is_first_worker(model: Any) -> bool:
-    """Returns whether this process is the one that writes files."""
-    resolver = _cluster_resolver(model)
-    if resolver is None or _num_workers(model) == 1:
-        return True
-    has_chief = "chief" in resolver.cluster_spec().as_dict()
-    return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)
