@@ -1,5 +1,6 @@
 """Examples are tests: those in docstrings, in the README and in the docs' pages."""
 
+import gc
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,12 @@ _LONG = ("test_backends.py", "test_examples.py", "test_docs.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the order below in parallel runs, which else begin with the files of most tests."""
+    """Keeps the order below in parallel runs, which else begin with the files of most tests.
+
+    And has Python look for garbage seldom: tracing graphs makes so many objects that a tenth of
+    the time would go into it.
+    """
+    gc.set_threshold(100_000, 50, 100)
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 

@@ -81,7 +81,12 @@ def test_every_name_of_this_library_in_the_docs_exists():
 
 
 @pytest.mark.parametrize(
-    ("page", "pictures"), [("first_five_minutes", 2), ("from_pretraining_to_conversions", 1)]
+    ("page", "pictures"),
+    [
+        ("first_five_minutes", 2),
+        # examples/conversion.py, which is run, does the same in the same order.
+        pytest.param("from_pretraining_to_conversions", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_notebook_is_committed_with_its_outputs_and_runs_again(
     page, pictures, tmp_path, monkeypatch

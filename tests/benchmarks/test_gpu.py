@@ -41,6 +41,7 @@ def without_tensorflow(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_a_tiny_model_on_jax_alone(without_tensorflow, tmp_path):
     done = subprocess.run(
         [sys.executable, SCRIPT, "--backends", "jax", "--sizes", "tiny", "--results", tmp_path],

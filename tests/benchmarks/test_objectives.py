@@ -24,6 +24,7 @@ def test_the_table_of_the_page_is_that_of_the_result_files(objectives):
     )
 
 
+@pytest.mark.slow
 def test_a_run_trains_what_is_not_in_the_result_file_yet(objectives, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["objectives.py", "simulated", "--seeds", "0"])
     sys.argv += ["--epochs", "1", "--users", "60", "--objectives", "attributes"]

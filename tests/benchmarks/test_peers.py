@@ -34,6 +34,7 @@ def test_the_tables_of_the_page_are_those_of_the_result_files(speed):
     )
 
 
+@pytest.mark.slow
 def test_our_own_worker_is_measured_without_the_peers(tmp_path, speed):
     printed = run(tmp_path, "--rounds", "1", "--epochs", "2")
     result = json.loads((tmp_path / "peers_simulated.json").read_text())
@@ -50,6 +51,7 @@ def test_our_own_worker_is_measured_without_the_peers(tmp_path, speed):
     assert speed("speed_tables").epochs(result["losses"]["softmax"]) in printed
 
 
+@pytest.mark.slow
 def test_the_time_to_a_validation_value_is_measured(tmp_path):
     printed = run(tmp_path, "--to-best")
     result = json.loads((tmp_path / "to_best_simulated.json").read_text())["sasrec"]

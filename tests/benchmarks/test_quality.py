@@ -26,6 +26,7 @@ def test_the_tables_of_the_page_are_those_of_the_result_files(quality):
     )
 
 
+@pytest.mark.slow
 def test_a_run_writes_results_that_more_seeds_join_and_the_tables_show(quality, tmp_path, capsys):
     folders = {"models": tmp_path / "models", "results": tmp_path}
     command = [sys.executable, QUALITY / "run.py", "simulated", "--epochs", "1"]
@@ -57,6 +58,7 @@ def test_a_run_writes_results_that_more_seeds_join_and_the_tables_show(quality, 
     assert "**next of 2 seeds**" in quality("tables").quality("simulated", [result], blended)
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_if_it_had_not_been(quality, tmp_path, monkeypatch):
     training, split = quality("training"), quality("splits").split_of("simulated")
     setting = {
