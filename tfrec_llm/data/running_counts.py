@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrec_llm.data.id_index import as_ids
-from tfrec_llm.data.vocabulary import NUM_RESERVED, UNKNOWN, Vocabulary
+from tfrec_llm.data.vocabulary import Vocabulary
 
 # Parts are merged when they hold as many values as what was merged before, so that the work is
 # that of sorting them once or twice.
@@ -57,12 +56,7 @@ class RunningCounts:
         if self._merged is None:
             return Vocabulary(pa.array([], pa.string()))
         seen = self._merged["count"].to_numpy()
-        order = np.argsort(-seen, kind="stable")
-        kept = order[seen[order] >= min_count]
-        counts = np.zeros(NUM_RESERVED + len(kept), np.int64)
-        counts[UNKNOWN] = seen.sum() - seen[kept].sum()
-        counts[NUM_RESERVED:] = seen[kept]
-        return Vocabulary(self._merged["id"].take(pa.array(kept)), counts=counts)
+        return Vocabulary.of_counts(self._merged["id"], seen, min_count=min_count)
 
     def _merge(self) -> None:
         parts = ([] if self._merged is None else [self._merged]) + self._parts

@@ -72,24 +72,19 @@ class RowsByShard:
 
     def sequences(self, number: int, vocabulary: Vocabulary, kinds: list[str]) -> UserSequences:
         """Returns a shard's sequences, sorted; its part is removed."""
-        path = self._path(number)
-        assert self._schema is not None
-        if not path.exists():
-            log = BehaviorLog(self._schema.empty_table())
-        else:
-            with pa.OSFile(str(path)) as file:
-                log = BehaviorLog(pa.ipc.open_stream(file).read_all())
-            path.unlink()
+        log = BehaviorLog(self._part(number))
+        self._path(number).unlink(missing_ok=True)
         return UserSequences.from_log(log, vocabulary, behaviors=kinds or None)
 
     def move_validation(self, path: Path) -> None:
-        part = self._path(self.num_shards)
+        pq.write_table(self._part(self.num_shards), path, compression="zstd")
+
+    def _part(self, number: int) -> pa.Table:
         assert self._schema is not None
-        table = self._schema.empty_table()
-        if part.exists():
-            with pa.OSFile(str(part)) as file:
-                table = pa.ipc.open_stream(file).read_all()
-        pq.write_table(table, path, compression="zstd")
+        if not self._path(number).exists():
+            return self._schema.empty_table()
+        with pa.OSFile(str(self._path(number))) as file:
+            return pa.ipc.open_stream(file).read_all()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number}.arrow"
@@ -101,14 +96,16 @@ class RowsByShard:
 
 
 class CoreOfShards:
-    """The k-core over all shards."""
+    """The users' lengths in all shards and, where wanted, the k-core over them."""
 
     def __init__(self, core: KCore | None, vocabulary: Vocabulary):
         self.core = core
         self.vocabulary = vocabulary
         self.counts = np.zeros(vocabulary.size, np.int64)
+        self.lengths: list[np.ndarray] = []
 
     def count(self, sequences: UserSequences) -> None:
+        self.lengths.append(sequences.lengths)
         self.counts += np.bincount(sequences.items, minlength=self.vocabulary.size)
 
     def reduce(self, folder: Path, num_shards: int) -> Vocabulary:
@@ -128,12 +125,10 @@ class CoreOfShards:
             if np.array_equal(left, np.where(alive, counts, 0)):
                 break
             counts = left
-        order = np.argsort(-left[NUM_RESERVED:], kind="stable")
-        order = order[left[NUM_RESERVED:][order] > 0]
-        new_counts = np.concatenate([np.zeros(NUM_RESERVED, np.int64), left[NUM_RESERVED:][order]])
-        vocabulary = Vocabulary(self.vocabulary.ids.take(pa.array(order)), counts=new_counts)
+        vocabulary = Vocabulary.of_counts(self.vocabulary.ids, left[NUM_RESERVED:])
         index = np.zeros(len(counts), np.int32)
-        index[NUM_RESERVED + order] = np.arange(NUM_RESERVED, vocabulary.size)
+        index[self.vocabulary.encode(vocabulary.ids)] = np.arange(NUM_RESERVED, vocabulary.size)
+        self.lengths = []
         for number in range(num_shards):
             path = folder / shard_name(number)
             sequences = sequences_in(pq.read_table(path), ())
@@ -141,6 +136,7 @@ class CoreOfShards:
             rows = np.repeat(np.arange(len(sequences)), sequences.lengths)[kept]
             sizes = np.bincount(rows, minlength=len(sequences))
             users = np.flatnonzero(sizes)
+            self.lengths.append(sizes[users])
             assert sequences.user_ids is not None
             pq.write_table(
                 UserSequences(
@@ -167,7 +163,7 @@ def _in_core(sequences: UserSequences, alive: np.ndarray, least: int) -> np.ndar
 def sequences_in(table: pa.Table, behavior_vocabulary: tuple[str, ...]) -> UserSequences:
     """Returns what `UserSequences.to_arrow` laid out."""
     values: dict[str, np.ndarray] = {}
-    sizes = list_lengths(table["items"])
+    sizes = _list_lengths(table["items"])
     for name in ("items", "behaviors", "times"):
         if name in table.column_names:
             flat = [chunk.flatten() for chunk in table[name].chunks]
@@ -185,7 +181,7 @@ def sequences_in(table: pa.Table, behavior_vocabulary: tuple[str, ...]) -> UserS
     )
 
 
-def list_lengths(lists: pa.ChunkedArray) -> np.ndarray:
+def _list_lengths(lists: pa.ChunkedArray) -> np.ndarray:
     return pc.list_value_length(lists).to_numpy().astype(np.int64)
 
 

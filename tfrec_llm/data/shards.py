@@ -20,7 +20,6 @@ from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.shard_writing import (
     CoreOfShards,
     RowsByShard,
-    list_lengths,
     sequences_in,
     shard_name,
 )
@@ -132,8 +131,6 @@ class Shards:
             vocabulary = rows.items.vocabulary(min_count)
             names = [] if behavior is None else rows.kinds.vocabulary(1).ids.to_pylist()
             kept = CoreOfShards(core, vocabulary)
-            users: list[int] = []
-            lengths: list[np.ndarray] = []
             for number in range(num_shards):
                 sequences = rows.sequences(number, vocabulary, names)
                 pq.write_table(
@@ -142,20 +139,17 @@ class Shards:
                 kept.count(sequences)
             if core is not None:
                 vocabulary = kept.reduce(target, num_shards)
-            for number in range(num_shards):
-                sizes = pq.read_table(target / shard_name(number), columns=["items"])["items"]
-                lengths.append(list_lengths(sizes))
-                users.append(len(lengths[-1]))
-            if not sum(users):
+            lengths = np.concatenate(kept.lengths)
+            if not len(lengths):
                 raise EmptyLogError(f"No behaviour is left to write to {folder}.")
             vocabulary.save(target / "vocabulary.parquet")
-            np.save(target / "lengths.npy", np.concatenate(lengths).astype(np.int32))
+            np.save(target / "lengths.npy", lengths.astype(np.int32))
             if validation:
                 rows.move_validation(target / _VALIDATION)
             notes = {
                 "format": _FORMAT,
                 "num_shards": num_shards,
-                "users": users,
+                "users": [len(each) for each in kept.lengths],
                 "behavior_vocabulary": names,
             }
             (target / "shards.json").write_text(json.dumps(notes), encoding="utf-8")
@@ -204,7 +198,7 @@ class Shards:
             except (OSError, pa.ArrowException) as error:
                 raise DataFileError(
                     f"{path} cannot be read; write the shards again: {error}"
-                ) from (error)
+                ) from error
         return sequences_in(pa.concat_tables(tables), self.behavior_vocabulary)
 
     def __repr__(self) -> str:

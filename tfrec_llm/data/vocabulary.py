@@ -77,13 +77,23 @@ class Vocabulary:
                 "clean(log, [DropNulls()]) first."
             )
         codes, unique = dictionary_encode(ids)
-        seen = np.bincount(codes, minlength=len(unique))
+        return cls.of_counts(unique, np.bincount(codes, minlength=len(unique)), min_count=min_count)
+
+    @classmethod
+    def of_counts(cls, ids: pa.Array, seen: np.ndarray, *, min_count: int = 1) -> "Vocabulary":
+        """Builds the vocabulary of ids that are counted already, the most frequent first.
+
+        Args:
+            ids: Unique raw ids.
+            seen: Integer `[n]`, how often each was seen.
+            min_count: As in `fit`.
+        """
         order = np.argsort(-seen, kind="stable")
         kept = order[seen[order] >= min_count]
         counts = np.zeros(NUM_RESERVED + len(kept), np.int64)
-        counts[UNKNOWN] = len(codes) - seen[kept].sum()
+        counts[UNKNOWN] = seen.sum() - seen[kept].sum()
         counts[NUM_RESERVED:] = seen[kept]
-        return cls(unique.take(pa.array(kept)), counts=counts)
+        return cls(ids.take(pa.array(kept)), counts=counts)
 
     @property
     def ids(self) -> pa.Array:
