@@ -187,3 +187,24 @@ def _kind(paths: list[str], chosen: str | None) -> str:
             "those of one kind, or say --format."
         )
     return next(iter(kinds))
+
+
+def lines_of(path: str, what: str, holds: str) -> list[str]:
+    """Returns the lines of a file of text that are not empty.
+
+    Args:
+        path: The file.
+        what: What a line names, for the message where there is none.
+        holds: What stands in a line, likewise.
+
+    Raises:
+        DataFileError: If it holds no text in UTF-8, or no such line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except ValueError as error:
+        raise DataFileError(f"{path} holds no text in UTF-8: {error}") from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise DataFileError(f"{path} names no {what}; it holds {holds} a line.")
+    return found

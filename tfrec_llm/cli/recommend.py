@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tfrec_llm.cli.argument_types import names, positive, table_file
 from tfrec_llm.cli.framework import recommender_class
 from tfrec_llm.cli.held_out import read_record
-from tfrec_llm.cli.log_files import write_table
-from tfrec_llm.errors import DataError, DataFileError
+from tfrec_llm.cli.log_files import lines_of, write_table
+from tfrec_llm.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
     users = arguments.users
     if arguments.users_file is not None:
-        users = _lines(arguments.users_file)
+        users = lines_of(arguments.users_file, "user", "a user id")
     record = read_record(arguments.model)
     recommender: Any = recommender_class().load(arguments.model)
     item_type = recommender.vocabulary.ids.type
@@ -95,17 +95,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     write_table(pa.Table.from_pandas(found, preserve_index=False), arguments.output)
     print(f"{len(found):,} recommendations written to {arguments.output}")
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except ValueError as error:
-        raise DataFileError(f"{path} holds no text in UTF-8: {error}") from error
-    users = [line.strip() for line in lines if line.strip()]
-    if not users:
-        raise DataFileError(f"{path} names no user; it holds a user id a line.")
-    return users
 
 
 def as_ids(texts: list[str] | None, kind: "pa.DataType", what: str) -> Any:

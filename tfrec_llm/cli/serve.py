@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfrec_llm.cli.argument_types import positive, rate
 from tfrec_llm.cli.framework import start_tensorflow
+from tfrec_llm.cli.log_files import lines_of
 from tfrec_llm.cli.usage_error import UsageError
-from tfrec_llm.errors import DataFileError
 
 if TYPE_CHECKING:
     from tfrec_llm.serving.histories import HistoryStore
@@ -168,14 +168,7 @@ def _store(arguments: argparse.Namespace) -> "HistoryStore":
 
 
 def _keys(path: str | None) -> list[str]:
-    if path is None:
-        given = os.environ.get("TFREC_API_KEYS", "").split(",")
-    else:
-        try:
-            given = Path(path).read_text(encoding="utf-8").splitlines()
-        except ValueError as error:
-            raise DataFileError(f"{path} holds no text in UTF-8: {error}") from error
-    keys = [key.strip() for key in given if key.strip()]
-    if path is not None and not keys:
-        raise DataFileError(f"{path} names no key; it holds a key a line.")
-    return keys
+    if path is not None:
+        return lines_of(path, "key", "a key")
+    given = os.environ.get("TFREC_API_KEYS", "").split(",")
+    return [key.strip() for key in given if key.strip()]
