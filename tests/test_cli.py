@@ -145,6 +145,32 @@ def test_debug_shows_where_an_error_came_from(shop, tmp_path, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_log_larger_than_memory_is_written_to_shards_and_trained_on(shop, tmp_path, capsys):
+    shards, model = str(tmp_path / "shards"), str(tmp_path / "model")
+    options = ["-o", shards, "--num-shards", "3", "--k-core", "3", "3"]
+    assert main(["shards", str(shop / "log.parquet"), *options, "--validation", "0.2"]) == 0
+    assert "3 files" in capsys.readouterr().out
+    assert main(["train", shards, "-o", model, *SMALL]) == 0
+    assert "validation NDCG@10" in capsys.readouterr().out
+    rec = tr.Recommender.load(model)
+    assert rec.vocabulary == tr.data.Shards.open(shards).vocabulary
+    assert len(rec.recommend(histories=[rec.vocabulary.ids.to_pylist()[:2]], k=3)) == 3
+
+
+def test_shards_say_what_is_missing_before_anything_is_done(shop, tmp_path, capsys):
+    log, shards = str(shop / "log.parquet"), str(tmp_path / "shards")
+    assert main(["shards", log, "-o", shards, "--no-time"]) == 2
+    assert "--time" in complaint(capsys)
+    assert main(["shards", log, "-o", shards, "--user", "customer"]) == 1
+    assert "--user" in complaint(capsys)
+    assert main(["shards", log, "-o", shards, "--num-shards", "2"]) == 0
+    capsys.readouterr()
+    assert main(["train", shards, "-o", str(tmp_path / "model"), *SMALL]) == 2
+    assert "--validation none" in complaint(capsys)
+    assert main(["train", shards, log, "-o", str(tmp_path / "model"), *SMALL]) == 2
+    assert "alone" in complaint(capsys)
+
+
 # evaluate
 
 

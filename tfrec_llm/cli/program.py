@@ -11,7 +11,7 @@ from typing import Any
 
 import tfrec_llm
 from tfrec_llm import errors
-from tfrec_llm.cli import clean, demo, evaluate, export, recommend, serve, train, tune
+from tfrec_llm.cli import clean, demo, evaluate, export, recommend, serve, shards, train, tune
 from tfrec_llm.cli.usage_error import UsageError
 
 PROGRAM = "tfrec-llm"
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--debug", action="store_true", help="show where in the program an error came from"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, clean, train, tune, evaluate, recommend, export, serve):
+    for command in (demo, clean, shards, train, tune, evaluate, recommend, export, serve):
         name = command.__name__.rpartition(".")[2]
         summary = command.SUMMARY
         one = commands.add_parser(

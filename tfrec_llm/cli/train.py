@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrec_llm.cli.argument_types import positive, rate, share, whole
 from tfrec_llm.cli.framework import progress, recommender_class
@@ -16,6 +16,9 @@ from tfrec_llm.cli.held_out import (
 )
 from tfrec_llm.cli.log_files import add_log_arguments, read_catalogue, read_log, reading_options
 from tfrec_llm.cli.usage_error import UsageError
+
+if TYPE_CHECKING:
+    from tfrec_llm.data.shards import Shards
 
 SUMMARY = "train a recommender on a log and save it"
 EXAMPLE = """example:
@@ -97,8 +100,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.catalogue:
         key = arguments.catalogue_key or "item"
         catalogue = read_catalogue(arguments.catalogue, reading, key=key, ids=reading["ids"])
-    log = read_log(arguments.log, reading, catalogue=catalogue)
-    print(log)
+    shards = _shards(arguments)
+    log = None if shards else read_log(arguments.log, reading, catalogue=catalogue)
+    print(shards or log)
     recommender = _recommender(arguments)
     # Before the hours of training, not after them.
     from tfrec_llm.data.saved_folder import check_target
@@ -109,7 +113,10 @@ def run(arguments: argparse.Namespace) -> None:
     training |= {"verbose": progress(), "tracking": arguments.track}
     if arguments.checkpoint and Path(arguments.checkpoint).exists():
         print(f"Going on from the checkpoint {arguments.checkpoint}.")
-    if arguments.validation == "none":
+    if shards is not None:
+        apart = None if arguments.validation == "none" else shards.validation
+        recommender.fit(shards, validation=apart, **training)
+    elif arguments.validation == "none":
         recommender.fit(log, **training)
     else:
         split = split_log(log, splitting)
@@ -122,6 +129,23 @@ def run(arguments: argparse.Namespace) -> None:
         {"reading": reading, "split": splitting, "filter_seen": arguments.filter_seen},
     )
     _tell(arguments, recommender)
+
+
+def _shards(arguments: argparse.Namespace) -> "Shards | None":
+    """Returns the shards that were named in place of a log, None where it is a log."""
+    from tfrec_llm.data.shards import Shards
+
+    if not Shards.are_in(arguments.log[0]):
+        return None
+    if len(arguments.log) > 1 or arguments.catalogue:
+        raise UsageError("Shards are named alone, without further logs and without --catalogue.")
+    shards = Shards.open(arguments.log[0])
+    if arguments.validation != "none" and not shards.keep_users_apart:
+        raise UsageError(
+            "The shards keep no users apart to judge by: write them with --validation 0.01, or "
+            "train with --validation none."
+        )
+    return shards
 
 
 def _recommender(arguments: argparse.Namespace) -> Any:
@@ -142,6 +166,6 @@ def _tell(arguments: argparse.Namespace, recommender: Any) -> None:
     if scores:
         line += f"; validation NDCG@10 {max(scores):.4f}, whose weights were kept"
     print(f"{line}.\nSaved to {arguments.output}. Next:")
-    if arguments.validation != "none":
+    if recommender.histories and arguments.validation != "none":
         print(f"  tfrec-llm evaluate {arguments.output} {' '.join(arguments.log)}")
     print(f"  tfrec-llm recommend {arguments.output} -k 10 -o recommendations.csv")

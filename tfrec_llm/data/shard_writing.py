@@ -1,5 +1,8 @@
 """How shards are written: rows shared out by user, and what has too few behaviours left out."""
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,48 @@ from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, UNKNOWN, Vocabulary
 from tfrec_llm.errors import EmptyLogError, MixedTypeError, NullValueError
 
+VALIDATION = "validation.parquet"
 # Users are shared out by this many bits of their hash to validation, by others to the shards.
 _BITS = 20
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which shard each user belongs to, in every process and on every machine the same.
+
+    Attributes:
+        num_shards: Number of shards.
+        validation: Share of users kept apart; their place is `num_shards`.
+    """
+
+    num_shards: int
+    validation: float
+
+    def of(self, users: pa.ChunkedArray) -> np.ndarray:
+        """Returns int64 places of the users of rows."""
+        codes, names = dictionary_encode(users)
+        hashes = _hashes(names)
+        # Validation is told by the low bits, the shard by those above.
+        bound = round(self.validation * (1 << _BITS))
+        apart = (hashes & ((1 << _BITS) - 1)).astype(np.int64) < bound
+        place = ((hashes >> np.uint64(_BITS)) % np.uint64(self.num_shards)).astype(np.int64)
+        return np.where(apart, self.num_shards, place)[codes]
+
+
+def check_complete(table: pa.Table) -> None:
+    """Raises NullValueError if a row lacks its user, item or time."""
+    for name in ("user", "item", "time"):
+        if table[name].null_count:
+            raise NullValueError(f"{table[name].null_count} rows lack their {name}.")
 
 
 class RowsByShard:
     """Rows shared out to files, a part a shard, in the order they came."""
 
-    def __init__(self, folder: Path, num_shards: int, validation: float):
+    def __init__(self, folder: Path, places: Places):
         self.folder = folder
-        self.num_shards = num_shards
-        self.bound = round(validation * (1 << _BITS))
-        self.items, self.kinds = RunningCounts(), RunningCounts()
+        self.places = places
+        self._items, self._kinds = RunningCounts(), RunningCounts()
         self._writers: dict[int, Any] = {}
         self._schema: pa.Schema | None = None
 
@@ -41,25 +74,17 @@ class RowsByShard:
                     f"The ids in {name!r} are {kinds[0]} first and {kinds[1]} later. "
                     'Pass ids="string".'
                 )
-            if table[name].null_count:
-                raise NullValueError(f"{table[name].null_count} rows lack their {name}.")
-        if table["time"].null_count:
-            raise NullValueError(f"{table['time'].null_count} rows lack their time.")
-        codes, names = dictionary_encode(table["user"])
-        hashes = _hashes(names)
-        # Validation is told by the low bits, the shard by those above.
-        apart = (hashes & ((1 << _BITS) - 1)).astype(np.int64) < self.bound
-        place = ((hashes >> np.uint64(_BITS)) % np.uint64(self.num_shards)).astype(np.int64)
-        place = np.where(apart, self.num_shards, place)[codes]
-        in_shards = pa.array(place < self.num_shards)
-        trained = table if not self.bound else table.filter(in_shards)
-        self.items.add(trained["item"])
+        check_complete(table)
+        num_shards = self.places.num_shards
+        place = self.places.of(table["user"])
+        trained = table.filter(pa.array(place < num_shards)) if self.places.validation else table
+        self._items.add(trained["item"])
         if "behavior" in table.column_names:
-            self.kinds.add(trained["behavior"])
+            self._kinds.add(trained["behavior"])
         order = np.argsort(place, kind="stable")
         table = table.cast(self._schema).take(pa.array(order))
-        bounds = np.searchsorted(place[order], np.arange(self.num_shards + 2))
-        for number in range(self.num_shards + 1):
+        bounds = np.searchsorted(place[order], np.arange(num_shards + 2))
+        for number in range(num_shards + 1):
             first, last = bounds[number], bounds[number + 1]
             if last > first:
                 self._writer(number).write_table(table.slice(first, last - first))
@@ -70,14 +95,27 @@ class RowsByShard:
         if self._schema is None:
             raise EmptyLogError("The log has no rows.")
 
-    def sequences(self, number: int, vocabulary: Vocabulary, kinds: list[str]) -> UserSequences:
-        """Returns a shard's sequences, sorted; its part is removed."""
-        log = BehaviorLog(self._part(number))
-        self._path(number).unlink(missing_ok=True)
-        return UserSequences.from_log(log, vocabulary, behaviors=kinds or None)
+    def vocabulary(self, min_count: int) -> Vocabulary:
+        return self._items.vocabulary(min_count)
 
-    def move_validation(self, path: Path) -> None:
-        pq.write_table(self._part(self.num_shards), path, compression="zstd")
+    def kinds(self) -> list[str]:
+        return self._kinds.vocabulary(1).ids.to_pylist()
+
+    def write(
+        self, folder: Path, vocabulary: Vocabulary, kinds: list[str]
+    ) -> Iterator[UserSequences]:
+        """Writes every shard, and what is kept apart; yields each shard's sequences."""
+        for number in range(self.places.num_shards):
+            yield write_shard(self._part(number), folder / shard_name(number), vocabulary, kinds)
+            self._path(number).unlink(missing_ok=True)
+        if self.places.validation:
+            pq.write_table(
+                self._part(self.places.num_shards), folder / VALIDATION, compression="zstd"
+            )
+
+    def each(self, function: Callable[[Path], np.ndarray], paths: list[Path]) -> Iterable[Any]:
+        """Gives what a function makes of each path."""
+        return map(function, paths)
 
     def _part(self, number: int) -> pa.Table:
         assert self._schema is not None
@@ -95,6 +133,15 @@ class RowsByShard:
         return self._writers[number]
 
 
+def write_shard(
+    rows: pa.Table, path: Path, vocabulary: Vocabulary, kinds: list[str]
+) -> UserSequences:
+    """Writes the sequences of a shard's rows, and returns them."""
+    sequences = UserSequences.from_log(BehaviorLog(rows), vocabulary, behaviors=kinds or None)
+    pq.write_table(sequences.to_arrow(), path, compression="zstd")
+    return sequences
+
+
 class CoreOfShards:
     """The users' lengths in all shards and, where wanted, the k-core over them."""
 
@@ -108,48 +155,56 @@ class CoreOfShards:
         self.lengths.append(sequences.lengths)
         self.counts += np.bincount(sequences.items, minlength=self.vocabulary.size)
 
-    def reduce(self, folder: Path, num_shards: int) -> Vocabulary:
-        """Rewrites the shards with what is left, and returns the vocabulary of that."""
+    def reduce(self, paths: list[Path], each: Callable[..., Iterable[Any]]) -> Vocabulary:
+        """Rewrites the shards with what is left, and returns the vocabulary of that.
+
+        Args:
+            paths: The shards.
+            each: Calls a function of a path with every path, here or on many machines.
+        """
         assert self.core is not None
         counts = self.counts
         while True:
             alive = counts >= self.core.item
             alive[UNKNOWN] = False
             left = np.zeros_like(counts)
-            for number in range(num_shards):
-                sequences = sequences_in(pq.read_table(folder / shard_name(number)), ())
-                left += np.bincount(
-                    sequences.items[_in_core(sequences, alive, self.core.user)],
-                    minlength=len(counts),
-                )
+            for some in each(partial(_counts_in_core, alive=alive, least=self.core.user), paths):
+                left += some
             if np.array_equal(left, np.where(alive, counts, 0)):
                 break
             counts = left
         vocabulary = Vocabulary.of_counts(self.vocabulary.ids, left[NUM_RESERVED:])
         index = np.zeros(len(counts), np.int32)
         index[self.vocabulary.encode(vocabulary.ids)] = np.arange(NUM_RESERVED, vocabulary.size)
-        self.lengths = []
-        for number in range(num_shards):
-            path = folder / shard_name(number)
-            sequences = sequences_in(pq.read_table(path), ())
-            kept = _in_core(sequences, alive, self.core.user)
-            rows = np.repeat(np.arange(len(sequences)), sequences.lengths)[kept]
-            sizes = np.bincount(rows, minlength=len(sequences))
-            users = np.flatnonzero(sizes)
-            self.lengths.append(sizes[users])
-            assert sequences.user_ids is not None
-            pq.write_table(
-                UserSequences(
-                    index[sequences.items[kept]],
-                    np.append(0, np.cumsum(sizes[users])),
-                    user_ids=sequences.user_ids.take(pa.array(users)),
-                    behaviors=None if sequences.behaviors is None else sequences.behaviors[kept],
-                    times=None if sequences.times is None else sequences.times[kept],
-                ).to_arrow(),
-                path,
-                compression="zstd",
-            )
+        write = partial(_write_core, alive=alive, least=self.core.user, index=index)
+        self.lengths = list(each(write, paths))
         return vocabulary
+
+
+def _counts_in_core(path: Path, alive: np.ndarray, least: int) -> np.ndarray:
+    """Returns how often each item is left in a shard."""
+    sequences = sequences_in(pq.read_table(path), ())
+    kept = sequences.items[_in_core(sequences, alive, least)]
+    return np.bincount(kept, minlength=len(alive))
+
+
+def _write_core(path: Path, alive: np.ndarray, least: int, index: np.ndarray) -> np.ndarray:
+    """Rewrites a shard with what is left, items by their new numbers; returns its lengths."""
+    sequences = sequences_in(pq.read_table(path), ())
+    kept = _in_core(sequences, alive, least)
+    rows = np.repeat(np.arange(len(sequences)), sequences.lengths)[kept]
+    sizes = np.bincount(rows, minlength=len(sequences))
+    users = np.flatnonzero(sizes)
+    assert sequences.user_ids is not None
+    left = UserSequences(
+        index[sequences.items[kept]],
+        np.append(0, np.cumsum(sizes[users])),
+        user_ids=sequences.user_ids.take(pa.array(users)),
+        behaviors=None if sequences.behaviors is None else sequences.behaviors[kept],
+        times=None if sequences.times is None else sequences.times[kept],
+    )
+    pq.write_table(left.to_arrow(), path, compression="zstd")
+    return sizes[users]
 
 
 def _in_core(sequences: UserSequences, alive: np.ndarray, least: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,9 @@ from tfrec_llm.data.columns import LogColumns
 from tfrec_llm.data.reading import Paths, parquet_batches
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.shard_writing import (
+    VALIDATION,
     CoreOfShards,
+    Places,
     RowsByShard,
     sequences_in,
     shard_name,
@@ -27,8 +29,11 @@ from tfrec_llm.data.splits import leave_last_out
 from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import DataFileError, EmptyLogError
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 _FORMAT = "tfrec_llm.shards.1"
-_VALIDATION = "validation.parquet"
+_NOTES = "shards.json"
 
 
 class Shards:
@@ -57,7 +62,7 @@ class Shards:
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
         try:
-            notes = json.loads((self.folder / "shards.json").read_text(encoding="utf-8"))
+            notes = json.loads((self.folder / _NOTES).read_text(encoding="utf-8"))
             if notes["format"] != _FORMAT:
                 raise ValueError(f"its format is {notes['format']!r}, not {_FORMAT!r}")
             self.behavior_vocabulary: tuple[str, ...] = tuple(notes["behavior_vocabulary"])
@@ -72,6 +77,11 @@ class Shards:
     def open(cls, folder: str | os.PathLike[str]) -> "Shards":
         """Reads what `write` wrote; only lengths and vocabulary come into memory."""
         return cls(folder)
+
+    @staticmethod
+    def are_in(folder: str | os.PathLike[str]) -> bool:
+        """Returns whether a folder is one that `write` made."""
+        return (Path(folder) / _NOTES).exists()
 
     @classmethod
     def write(
@@ -88,6 +98,7 @@ class Shards:
         min_count: int = 1,
         core: KCore | None = None,
         validation: float = 0.0,
+        spark: "SparkSession | None" = None,
     ) -> "Shards":
         """Writes a log to shards without ever holding it whole.
 
@@ -110,6 +121,12 @@ class Shards:
             core: `KCore(user, item)`: users and items with fewer behaviours
                 are left out again and again, until each has so many.
             validation: Share of users that are kept apart, see `validation`.
+            spark: A session of Apache Spark that does the work, on one machine
+                or many, with the same result (`pip install
+                'tfrec-llm[spark]'`). `source` is then what Spark reads as
+                Parquet; `folder` lies where all machines see it, and they have
+                this library. Rows of equal time stand in the order of the
+                files' full names.
 
         Raises:
             NullValueError: If a row lacks its user, item or time.
@@ -123,36 +140,38 @@ class Shards:
                 f"{num_shards} and {validation}."
             )
         columns = LogColumns(user, item, time, behavior, ids=ids)
+        places = Places(num_shards, validation)
         with replace_folder(folder) as target, tempfile.TemporaryDirectory(dir=target) as apart:
-            rows = RowsByShard(Path(apart), num_shards, validation)
-            for table in _tables(source, columns):
-                rows.add(table)
-            rows.close()
-            vocabulary = rows.items.vocabulary(min_count)
-            names = [] if behavior is None else rows.kinds.vocabulary(1).ids.to_pylist()
+            rows: Any
+            if spark is None:
+                rows = RowsByShard(Path(apart), places)
+                for table in _tables(source, columns):
+                    rows.add(table)
+                rows.close()
+            else:
+                from tfrec_llm.data.spark_rows import SparkRows
+
+                rows = SparkRows(spark, source, columns, places)
+            vocabulary = rows.vocabulary(min_count)
+            names = [] if behavior is None else rows.kinds()
             kept = CoreOfShards(core, vocabulary)
-            for number in range(num_shards):
-                sequences = rows.sequences(number, vocabulary, names)
-                pq.write_table(
-                    sequences.to_arrow(), target / shard_name(number), compression="zstd"
-                )
+            for sequences in rows.write(target, vocabulary, names):
                 kept.count(sequences)
             if core is not None:
-                vocabulary = kept.reduce(target, num_shards)
+                paths = [target / shard_name(number) for number in range(num_shards)]
+                vocabulary = kept.reduce(paths, rows.each)
             lengths = np.concatenate(kept.lengths)
             if not len(lengths):
                 raise EmptyLogError(f"No behaviour is left to write to {folder}.")
             vocabulary.save(target / "vocabulary.parquet")
             np.save(target / "lengths.npy", lengths.astype(np.int32))
-            if validation:
-                rows.move_validation(target / _VALIDATION)
             notes = {
                 "format": _FORMAT,
                 "num_shards": num_shards,
                 "users": [len(each) for each in kept.lengths],
                 "behavior_vocabulary": names,
             }
-            (target / "shards.json").write_text(json.dumps(notes), encoding="utf-8")
+            (target / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
         return cls(folder)
 
     def __len__(self) -> int:
@@ -169,16 +188,20 @@ class Shards:
         return sum(int(each.sum()) for each in self.lengths)
 
     @property
+    def keep_users_apart(self) -> bool:
+        """Whether there are users for `validation`."""
+        return (self.folder / VALIDATION).exists()
+
+    @property
     def validation(self) -> BehaviorLog:
         """The last behaviours of the users kept apart, with those before as history.
 
         Raises:
             EmptyLogError: If `write` kept no users apart.
         """
-        path = self.folder / _VALIDATION
-        if not path.exists():
+        if not self.keep_users_apart:
             raise EmptyLogError("No users were kept apart: write the shards with validation=0.01.")
-        log = BehaviorLog(pq.read_table(path))
+        log = BehaviorLog(pq.read_table(self.folder / VALIDATION))
         return leave_last_out(log, min_length=2).test
 
     def read(self, numbers: Iterable[int]) -> UserSequences:
