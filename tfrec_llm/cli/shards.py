@@ -1,6 +1,8 @@
 """`tfrec-llm shards`: a log larger than memory, to files of whole users to train on."""
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,5 +94,8 @@ def _session(master: str) -> "SparkSession":
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise UsageError("Spark is an extra: pip install 'tfrec-llm[spark]'.") from error
+    if master.startswith("local"):
+        # Its workers else take the first Python on the path.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder: Any = SparkSession.builder.appName("tfrec-llm shards")
     return (builder.master(master) if master else builder).getOrCreate()

@@ -100,12 +100,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.catalogue:
         key = arguments.catalogue_key or "item"
         catalogue = read_catalogue(arguments.catalogue, reading, key=key, ids=reading["ids"])
-    shards = _shards(arguments)
-    log = None if shards else read_log(arguments.log, reading, catalogue=catalogue)
-    print(shards or log)
+    log = _shards(arguments) or read_log(arguments.log, reading, catalogue=catalogue)
+    print(log)
     recommender = _recommender(arguments)
     # Before the hours of training, not after them.
     from tfrec_llm.data.saved_folder import check_target
+    from tfrec_llm.data.shards import Shards
 
     check_target(arguments.output)
     training: dict[str, Any] = {"epochs": arguments.epochs, "patience": arguments.patience}
@@ -113,11 +113,10 @@ def run(arguments: argparse.Namespace) -> None:
     training |= {"verbose": progress(), "tracking": arguments.track}
     if arguments.checkpoint and Path(arguments.checkpoint).exists():
         print(f"Going on from the checkpoint {arguments.checkpoint}.")
-    if shards is not None:
-        apart = None if arguments.validation == "none" else shards.validation
-        recommender.fit(shards, validation=apart, **training)
-    elif arguments.validation == "none":
+    if arguments.validation == "none":
         recommender.fit(log, **training)
+    elif isinstance(log, Shards):
+        recommender.fit(log, validation=log.validation, **training)
     else:
         split = split_log(log, splitting)
         recommender.fit(split.train, validation=split.valid, **training)

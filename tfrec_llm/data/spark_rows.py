@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from tfrec_llm import errors
 from tfrec_llm.data.atomic import replace_file
 from tfrec_llm.data.columns import LogColumns, check_columns, id_column, text_column
-from tfrec_llm.data.reading import Paths
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.shard_writing import (
     VALIDATION,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 # Where a row stood: the path asked for, the file below it, the row in the file.
 _ORDER = ("_source", "_file", "_row")
 _SHARD = "_shard"
+_LAST = re.compile(r"^[A-Z]\w*(?:Error|Exception): .+", re.MULTILINE)
 _RAISED = re.compile(r"tfrec_llm\.errors\.(\w+): (.+)")
 
 
@@ -50,14 +50,16 @@ class SparkRows:
         MissingColumnError: If they lack a column.
     """
 
-    def __init__(self, spark: "SparkSession", source: Paths, columns: LogColumns, places: Places):
+    def __init__(self, spark: "SparkSession", source: Any, columns: LogColumns, places: Places):
+        from pyspark.sql.types import IntegerType, StructField, StructType
+
         self.spark = spark
         self.columns = columns
         self.places = places
         with _own_errors():
             self._rows = _read(spark, source, columns)
             self._empty = self._rows.limit(0).toArrow()
-        fields = self._rows.schema.add(_SHARD, "int")
+        fields = StructType([*self._rows.schema.fields, StructField(_SHARD, IntegerType())])
         self._placed = self._rows.mapInArrow(
             partial(_placed, columns=columns, places=places), fields
         )
@@ -80,15 +82,21 @@ class SparkRows:
     ) -> Iterator[UserSequences]:
         """Writes every shard, and what is kept apart; yields each shard's sequences."""
         vocabulary.save(folder / "vocabulary.parquet")
-        write = partial(
-            _write, columns=self.columns, places=self.places, folder=str(folder), kinds=kinds
+        write_rows = partial(
+            _write_rows, columns=self.columns, places=self.places, folder=str(folder), kinds=kinds
         )
+
+        def write(key, rows):
+            number = key[0].as_py()
+            write_rows(rows.sort_by([(name, "ascending") for name in _ORDER]), number)
+            return pa.table({_SHARD: pa.array([number], pa.int32())})
+
         with _own_errors():
             self._placed.groupBy(_SHARD).applyInArrow(write, f"{_SHARD} int").collect()
         for number in range(self.places.num_shards + bool(self.places.validation)):
             path = _path(folder, number, self.places)
             if not path.exists():
-                _write_rows(self._empty, number, self.columns, self.places, str(folder), kinds)
+                write_rows(self._empty, number)
             if number < self.places.num_shards:
                 yield sequences_in(pq.read_table(path), tuple(kinds))
 
@@ -112,7 +120,7 @@ class SparkRows:
             return counted.toArrow()
 
 
-def _read(spark: "SparkSession", source: Paths, columns: LogColumns) -> "DataFrame":
+def _read(spark: "SparkSession", source: Any, columns: LogColumns) -> "DataFrame":
     from pyspark.sql import DataFrame
     from pyspark.sql import functions as F
 
@@ -141,15 +149,6 @@ def _placed(
         check_complete(log)
         place = places.of(log["user"]).astype(np.int32)
         yield batch.append_column(_SHARD, pa.array(place))
-
-
-def _write(
-    key: tuple[pa.Scalar, ...], rows: pa.Table, columns: LogColumns, places: Places, **where: Any
-) -> pa.Table:
-    rows = rows.sort_by([(name, "ascending") for name in _ORDER])
-    number = key[0].as_py()
-    _write_rows(rows, number, columns, places, **where)
-    return pa.table({_SHARD: pa.array([number], pa.int32())})
 
 
 def _write_rows(
@@ -182,4 +181,6 @@ def _own_errors() -> Iterator[None]:
         if found:
             raise getattr(errors, found[1])(found[2]) from error
         first = str(error).partition("\n")[0]
-        raise errors.DataFileError(f"Spark cannot write the shards: {first}") from error
+        last = _LAST.findall(str(error))
+        cause = f" {last[-1]}" if last else ""
+        raise errors.DataFileError(f"Spark cannot write the shards: {first}{cause}") from error
