@@ -46,6 +46,11 @@ def test_predictions_of_one_batch_come_once(found):
     np.testing.assert_allclose(two, one, atol=1e-6)
 
 
+def test_inputs_of_strings_are_trained_on(found):
+    assert len(found["words"]) == 1
+    assert found["words"][0] >= 0
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
@@ -70,6 +75,7 @@ def test_what_cannot_work_is_refused_when_the_model_is_compiled(found, what, mes
         ("several steps a call", "Placeholder"),
         ("XLA", "tfvariable_on_a_different_device"),
         ("an odd first batch", "must have the same size and shape"),
+        ("strings", "string"),
         ("predict_on_batch", "6"),
     ],
 )

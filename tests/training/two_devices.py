@@ -149,6 +149,23 @@ def step(rows=2, **options):
     return float(model.get_weights()[0][0, 0])
 
 
+def words(model_class):
+    """Trains a model whose inputs are words."""
+    with strategy.scope():
+        word = keras.Input((1,), dtype="string")
+        number = keras.layers.StringLookup(vocabulary=["a", "b"])(word)
+        vector = keras.layers.Flatten()(keras.layers.Embedding(3, 1)(number))
+        model = model_class(word, vector)
+        model.compile("sgd", "mse", weighted_metrics=["mse"])
+    data = tf.data.Dataset.from_tensors((tf.constant([["a"], ["b"]]), tf.zeros((2, 1))))
+    return model.fit(data, verbose=0).history["loss"]
+
+
+class Words(tr.training.ReplicatedTraining, keras.Model):
+    """A model of one's own that trains as the library's do."""
+
+
+found["words"] = told(lambda: words(Words))
 weighted = keras.losses.MeanSquaredError("mean_with_sample_weight")
 found["faults"] = {
     "the mean of means": told(lambda: step(loss=weighted)),
@@ -162,6 +179,7 @@ found["faults"] = {
     "several steps a call": told(lambda: step(steps_per_execution=2)),
     "XLA": told(lambda: step(jit_compile=True)),
     "an odd first batch": told(lambda: step(rows=3, weighted_metrics=["mse"])),
+    "strings": told(lambda: words(keras.Model)),
     "predict_on_batch": told(lambda: len(line().predict_on_batch(np.ones((3, 1))))),
 }
 print("FOUND", json.dumps(found, default=float))
