@@ -16,7 +16,7 @@ CHOSEN += " or devices_of_jax"
 CHOSEN = f"({CHOSEN}) and not gradual_unfreezing"
 ROOMS = ("layers", "losses", "metrics", "models", "optimizers", "training")
 # Compiling takes most of the time there; their variants are told on one backend.
-ONE_VARIANT = ("layers", "models", "training")
+ONE_VARIANT = ROOMS
 
 
 def test_layers_losses_metrics_models_optimizers_and_training_work_on_jax():
