@@ -25,11 +25,13 @@ _PACKAGES = (
     "losses",
     "metrics",
     "models",
+    "monitoring",
     "optimizers",
     "reranking",
     "serving",
     "training",
     "tuning",
+    "updating",
 )
 _NAMES = {
     "ItemEmbedding": "layers",

@@ -33,6 +33,7 @@ from tfrec_llm.recommender_data import batches_of
 from tfrec_llm.recommender_features import ItemFeatures, grown_weight
 from tfrec_llm.recommender_training import train
 from tfrec_llm.saved_recommender import read_recommender, write_recommender
+from tfrec_llm.training.fine_tuning import copy_tuning
 from tfrec_llm.training.schedule import learning_rate_schedule
 from tfrec_llm.training.scoring_copy import check_averaging
 from tfrec_llm.training.tracking import Tracking
@@ -106,6 +107,8 @@ class Recommender(Scorer):
         histories: What the users of `fit`'s logs did.
         catalogue: The log's catalogue, if it had one.
         curve: A dict an epoch: loss, metrics, seconds.
+        moments: Of the optimizer after the last training; None where there
+            are none. They are saved, too.
 
     Example:
         >>> split = tfrec_llm.data.leave_last_out(tfrec_llm.data.ShopSimulator(80, 30).simulate())
@@ -195,6 +198,8 @@ class Recommender(Scorer):
         self.model: Any = None
         self.curve: list[dict[str, float]] = []
         self._train: BehaviorLog | None = None
+        # Of the optimizer of the last training, for the next; None where there are none.
+        self.moments: list[np.ndarray] | None = None
 
     def fit(
         self,
@@ -226,7 +231,8 @@ class Recommender(Scorer):
                 precision or map, `@` a length.
             filter_seen: Whether the items of a user's history leave the
                 ranking of `validation`.
-            warm_start: Whether to go on from the weights there are; items
+            warm_start: Whether to go on from the weights there are, and with
+                a constant learning rate from the optimizer's moments; items
                 that are new in `log` join the vocabulary, and the features
                 that its catalogue holds replace those there are.
             checkpoint: File that an interrupted training resumes from; it is
@@ -255,6 +261,8 @@ class Recommender(Scorer):
         """
         keras.utils.set_random_seed(self.seed)
         goes_on = warm_start and self.model is not None
+        if not goes_on:
+            self.moments = None
         batches = batches_of(self, log, goes_on=goes_on)
         self.curve = train(
             self,
@@ -399,6 +407,20 @@ class Recommender(Scorer):
             self._features.put(model, catalogue, vocabulary, self.vocabulary.size)
         return model
 
+    def copy(self) -> "Recommender":
+        """Returns a recommender that knows the same; training it leaves this one as it is."""
+        self._require_fitted()
+        twin = type(self).from_config(self.get_config())
+        if self._features is not None and twin._features is not None:
+            twin._features.encoding = self._features.encoding
+        encoder = self.model.encoder
+        twin.model = twin.make_model(encoder.vocab_size, encoder.num_behaviors, "float32")
+        copy_tuning(encoder, twin.model.encoder)
+        twin.model.set_weights(self.model.get_weights())
+        for name in ("vocabulary", "histories", "catalogue", "curve", "moments", "_train"):
+            setattr(twin, name, getattr(self, name))
+        return twin
+
     def plot_curve(self, path: str | os.PathLike[str] | None = None) -> "Figure":
         """Draws loss and validation metrics over the epochs.
 
@@ -444,6 +466,7 @@ class Recommender(Scorer):
         recommender.histories = saved.known.histories
         recommender.catalogue = saved.known.catalogue
         recommender.curve = saved.curve
+        recommender.moments = saved.moments
         return recommender
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> Path:
@@ -457,8 +480,8 @@ class Recommender(Scorer):
                 `"serving/shop/1"`; or of the model, in which the next version
                 is written. It is there whole or not at all.
             **options: Of `tfrec_llm.serving.export_model`: `k`, `filter_seen`,
-                `candidates`, `exclude`, `precision`, `profiles`, `index`, and
-                `format`, such as `"onnx"`.
+                `candidates`, `exclude`, `precision`, `profiles`, `index`,
+                `snapshot_since`, and `format`, such as `"onnx"`.
 
         Returns:
             Folder of the version, or the file.

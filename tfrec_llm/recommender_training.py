@@ -14,6 +14,7 @@ from tfrec_llm.training.checkpoint import TrainingCheckpoint
 from tfrec_llm.training.distribution import distribution_scope, distribution_strategy
 from tfrec_llm.training.fine_tuning import copy_tuning
 from tfrec_llm.training.measures import TrainingMeasures
+from tfrec_llm.training.optimizer_state import optimizer_state, restore_optimizer
 from tfrec_llm.training.precision import fast_precision
 from tfrec_llm.training.scoring_copy import ScoringCopy
 from tfrec_llm.training.tracking import Tracking, tracked
@@ -62,6 +63,9 @@ def train(
     rows = min(batches.batch_size, batches.num_rows)
     loss = recommender.make_loss(num_positions=rows * batches.row_length)
     trained.compile(optimizer, loss=loss, jit_compile=recommender.jit_compile)
+    # A schedule counts steps from the first: it starts anew, and the moments with it.
+    if recommender.moments is not None and strategy is None and recommender.schedule == "constant":
+        restore_optimizer(optimizer, recommender.moments, trained.trainable_variables)
     # In order: each may read what those before it wrote into the logs.
     copy = ScoringCopy(trained, scoring, averaging=recommender.weight_averaging)
     watching: list[keras.callbacks.Callback] = [TrainingMeasures(batches), copy]
@@ -97,6 +101,7 @@ def train(
             callbacks=[*watching, *callbacks, *recording],
             verbose=verbose,
         )
+    recommender.moments = None if strategy is not None else optimizer_state(optimizer)
     for index, epoch in enumerate(history.epoch):
         values = {name: float(series[index]) for name, series in history.history.items()}
         curve.append({"epoch": epoch, **values})

@@ -11,11 +11,23 @@ from typing import Any
 
 import tfrec_llm
 from tfrec_llm import errors
-from tfrec_llm.cli import clean, demo, evaluate, export, recommend, serve, shards, train, tune
+from tfrec_llm.cli import (
+    clean,
+    demo,
+    evaluate,
+    export,
+    monitor,
+    recommend,
+    serve,
+    shards,
+    train,
+    tune,
+    update,
+)
+from tfrec_llm.cli.exit_codes import FAILED, INTERRUPTED, MISUSED
 from tfrec_llm.cli.usage_error import UsageError
 
 PROGRAM = "tfrec-llm"
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 # What the messages of the library call by the names of Python, in the words of the command line.
 _HINTS = {
@@ -34,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None for those of the process.
 
     Returns:
-        The exit code: 0, 1 for what failed, 2 for a wrong use, 130 after Ctrl-C.
+        The exit code: 0, 1 for what failed, 2 for a wrong use, 3 for an alarm or an update that
+        was refused, 130 after Ctrl-C.
 
     Example:
         >>> main(["recommend", "nowhere"])
@@ -47,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            arguments.run(arguments)
+            code = arguments.run(arguments)
             sys.stdout.flush()
     except KeyboardInterrupt:
         _say(f"interrupted. {_how_to_resume(arguments)}")
@@ -64,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(f"error: {_one_line(error)}")
         return FAILED
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         "--debug", action="store_true", help="show where in the program an error came from"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, clean, shards, train, tune, evaluate, recommend, export, serve):
+    for command in (
+        *(demo, clean, shards, train, tune, evaluate, recommend),
+        *(export, serve, monitor, update),
+    ):
         name = command.__name__.rpartition(".")[2]
         summary = command.SUMMARY
         one = commands.add_parser(

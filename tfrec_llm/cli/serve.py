@@ -88,6 +88,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "exported from --recommender, which must read item features",
     )
     parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="write down lists and events, for tfrec-llm monitor; users' ids as keyed hashes only, "
+        "by the key in TFREC_LOG_KEY",
+    )
+    parser.add_argument(
+        "--record-days", type=rate, metavar="DAYS", help="remove records after so long"
+    )
+    parser.add_argument(
         "--grace",
         type=positive,
         default=30,
@@ -100,6 +110,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
     if (arguments.catalogue is None) != (arguments.recommender is None):
         raise UsageError("--catalogue and --recommender go together.")
+    if arguments.record_days is not None and arguments.record is None:
+        raise UsageError("--record-days goes with --record.")
     start_tensorflow()
     try:
         import uvicorn
@@ -138,7 +150,15 @@ def run(arguments: argparse.Namespace) -> None:
 
         watch = CatalogueWatch(arguments.recommender, arguments.catalogue, arguments.model)
         upkeep.append(watch.check)
-    app = create_app(ModelVersions(arguments.model), store, options, upkeep=upkeep)
+    versions = ModelVersions(arguments.model)
+    recorder = None
+    if arguments.record is not None:
+        from tfrec_llm.serving.recording import Recorder
+        from tfrec_llm.serving.user_key import UserKey
+
+        key = UserKey(options.log_key)
+        recorder = Recorder(arguments.record, key=key, keep_days=arguments.record_days)
+    app = create_app(versions, store, options, upkeep=upkeep, recorder=recorder)
     print(f"serving {arguments.model} at http://{arguments.host}:{arguments.port}", flush=True)
     # Uvicorn's own log would hold paths, and in these stand users' ids.
     config = uvicorn.Config(

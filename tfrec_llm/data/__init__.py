@@ -15,6 +15,7 @@ _MODULES = {
     "NextBehavior": "objectives",
     "NextSessionBatches": "session_batches",
     "Catalogue": "feature_table",
+    "ChangingShop": "changing_shop",
     "CleaningReport": "cleaning",
     "CleaningResult": "cleaning",
     "ConsistencyBatches": "consistency_batches",

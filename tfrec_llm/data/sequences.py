@@ -228,6 +228,25 @@ class UserSequences:
         lengths = np.minimum(self.lengths, n)
         return self._gather(self.offsets[1:] - lengths, lengths, self.user_ids)
 
+    def before(self, places: np.ndarray) -> "UserSequences":
+        """Returns what users had done before some of their behaviours.
+
+        Args:
+            places: Integer `[m]`, places in the flat arrays.
+
+        Returns:
+            m sequences without users' names; that of a user's first behaviour is empty.
+
+        Example:
+            >>> vocabulary = Vocabulary(["A13", "B4"])
+            >>> sequences = UserSequences.from_histories([["A13", "B4"], ["B4"]], vocabulary)
+            >>> sequences.before(np.array([1, 2])).lengths
+            array([1, 0])
+        """
+        rows = np.searchsorted(self.offsets, places, side="right") - 1
+        starts = self.offsets[rows]
+        return self._gather(starts, places - starts, None)
+
     def select(
         self, users: Any, *, on_unknown: Literal["raise", "empty"] = "raise"
     ) -> "UserSequences":

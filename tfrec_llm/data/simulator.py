@@ -12,7 +12,7 @@ from tfrec_llm.data.feature_table import Catalogue
 from tfrec_llm.data.sequences import UserSequences
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 
-_FOLLOWER_SHARES = np.array([0.6, 0.3, 0.1])
+FOLLOWER_SHARES = np.array([0.6, 0.3, 0.1])
 _SHORTEST = 3  # so that every user can give a validation and a test item
 _FIRST_DAY = np.datetime64("2024-01-01", "s")
 _SECONDS = 90 * 86_400
@@ -101,7 +101,7 @@ class ShopSimulator:
         self._id_of_place[self._place_of_id] = np.arange(1, num_items + 1)
         self._tastes = rng.dirichlet(np.full(num_categories, 0.3), num_tastes)
         self._followers = self._draw(
-            rng, rng.integers(num_categories, size=num_items * len(_FOLLOWER_SHARES))
+            rng, rng.integers(num_categories, size=num_items * len(FOLLOWER_SHARES))
         ).reshape(num_items, -1)
         self._prices = np.round(np.exp(rng.normal(3.0, 0.6, num_items)), 2)
 
@@ -151,9 +151,7 @@ class ShopSimulator:
                 now = now + 1 + rng.exponential(40.0, present).astype(np.int64)
             item = self._draw(rng, category)
             if step:
-                which = np.searchsorted(
-                    np.cumsum(_FOLLOWER_SHARES)[:-1], rng.random(len(following))
-                )
+                which = np.searchsorted(np.cumsum(FOLLOWER_SHARES)[:-1], rng.random(len(following)))
                 item[following] = self._followers[last[following], which]
             places[offsets[:present] + step] = item
             seconds[offsets[:present] + step] = now
@@ -246,7 +244,7 @@ class ShopSimulator:
         later[starts] = False
         later = np.flatnonzero(later)
         last, now = places[later - 1], places[later]
-        followed = (self._followers[last] == now[:, None]) @ _FOLLOWER_SHARES
+        followed = (self._followers[last] == now[:, None]) @ FOLLOWER_SHARES
         stayed = np.where(self._category[last] == self._category[now], self._share[now], 0.0)
         likelihood[later] *= 1 - self.follow - self.stay
         likelihood[later] += (self.follow * followed + self.stay * stayed)[:, None]
@@ -263,6 +261,6 @@ class ShopSimulator:
         probabilities[has_last] *= 1 - self.follow - self.stay
         same = self._category[last][:, None] == self._category
         probabilities[has_last] += self.stay * same * self._share
-        for column, share in enumerate(_FOLLOWER_SHARES):
+        for column, share in enumerate(FOLLOWER_SHARES):
             probabilities[has_last, self._followers[last, column]] += self.follow * share
         return probabilities[:, self._place_of_id]

@@ -86,16 +86,39 @@ def model_item_scores(
 ) -> ItemScores:
     """Returns a model's scores in blocks of items, as `Scorer.item_scores` does.
 
-    Histories of about one length go through the model together, so that
-    little is padded. Where the model reads kinds of behaviour and the
-    histories name none, they count as not known.
-
     Args:
         model: The model.
         vocabulary: Its items.
         sequences: The histories.
         products: Gives the scores of users' vectors `[n, emb_dim]`; None
             multiplies them with the model's item vectors.
+    """
+    vectors = model_user_vectors(model, sequences)
+    if products is None:
+        # On a processor this is the table itself, not a copy.
+        items = np.asarray(ops.cast(model.item_vectors, "float32"))
+        scores: ItemScores = ProductScores(vectors, items[NUM_RESERVED:], len(vocabulary))
+    else:
+        scores = products(vectors)
+    empty = np.flatnonzero(sequences.lengths == 0)
+    if not len(empty):
+        return scores
+    return RowsReplaced(scores, empty, vocabulary.counts[NUM_RESERVED:].astype(np.float32))
+
+
+def model_user_vectors(model: "BehaviorModel", sequences: UserSequences) -> np.ndarray:
+    """Returns users' vectors, whose products with the items' are the scores.
+
+    Histories of about one length go through the model together, so that
+    little is padded. Where the model reads kinds of behaviour and the
+    histories name none, they count as not known.
+
+    Args:
+        model: The model.
+        sequences: n histories.
+
+    Returns:
+        float32 `[n, emb_dim]`; zeros for empty histories.
     """
     max_length = model.encoder.max_length
     sizes = np.minimum(sequences.lengths, max_length)
@@ -108,16 +131,7 @@ def model_item_scores(
         if model.encoder.num_behaviors and "behaviors" not in batch:
             batch["behaviors"] = np.zeros_like(batch["items"])
         vectors[rows] = model.predict_on_batch(model.asking(batch))[:, 0]
-    if products is None:
-        # On a processor this is the table itself, not a copy.
-        items = np.asarray(ops.cast(model.item_vectors, "float32"))
-        scores: ItemScores = ProductScores(vectors, items[NUM_RESERVED:], len(vocabulary))
-    else:
-        scores = products(vectors)
-    empty = np.flatnonzero(buckets == 0)
-    if not len(empty):
-        return scores
-    return RowsReplaced(scores, empty, vocabulary.counts[NUM_RESERVED:].astype(np.float32))
+    return vectors
 
 
 def similarities(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:

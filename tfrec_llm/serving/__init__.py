@@ -12,9 +12,12 @@ _MODULES = {
     "HistoryStore": "histories",
     "ItemIndex": "item_index",
     "ModelVersions": "model_versions",
+    "Recorder": "recording",
     "RedisHistories": "redis_histories",
     "SQLiteHistories": "sqlite_histories",
     "ServerOptions": "options",
+    "TrainingSnapshot": "snapshot",
+    "UserKey": "user_key",
     "create_app": "app",
     "export_model": "export",
 }

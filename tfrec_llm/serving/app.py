@@ -1,9 +1,7 @@
 """The server's routes."""
 
+import asyncio
 import contextlib
-import hashlib
-import hmac
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,8 +16,10 @@ from tfrec_llm.serving.exported_model import ExportedModel
 from tfrec_llm.serving.histories import Event, HistoryStore
 from tfrec_llm.serving.model_versions import ModelVersions
 from tfrec_llm.serving.options import ServerOptions
+from tfrec_llm.serving.recording import Recorder
 from tfrec_llm.serving.service import Answer, Asked, RecommendationService
 from tfrec_llm.serving.traffic import write_traffic
+from tfrec_llm.serving.user_key import UserKey
 
 try:
     from fastapi import FastAPI, HTTPException, Path, Request, Response
@@ -60,6 +60,7 @@ def create_app(
     options: ServerOptions | None = None,
     *,
     upkeep: Sequence[Callable[[], Any]] = (),
+    recorder: Recorder | None = None,
 ) -> FastAPI:
     """Returns the server as an ASGI application.
 
@@ -69,6 +70,8 @@ def create_app(
         options: Keys, limits and names.
         upkeep: What else to do, in a thread, whenever the folder is looked at for new versions,
             such as `CatalogueWatch(...).check`.
+        recorder: Writes down lists and events for `tfrec_llm.monitoring`; closed with the
+            application. None records nothing.
 
     Raises:
         ImportError: If the extra `[serve]` is not installed.
@@ -84,7 +87,9 @@ def create_app(
         max_history=options.max_history,
         observe_batch=measures.batch,
     )
-    log_key = (options.log_key or os.urandom(32).hex()).encode()
+    user_key = UserKey(options.log_key)
+    if recorder is not None:
+        recorder.observe = measures.recorded
     stopping = False
 
     @contextlib.asynccontextmanager
@@ -94,6 +99,8 @@ def create_app(
         yield
         stopping = True
         await service.close()
+        if recorder is not None:
+            await asyncio.to_thread(recorder.close)
 
     app = FastAPI(
         title="tfrec_llm",
@@ -106,8 +113,7 @@ def create_app(
     def note(request: Request, user: str | None = None, **facts: Any) -> None:
         """Adds facts to the request's line in the log."""
         if user is not None:
-            digest = hmac.new(log_key, user.encode("utf-8", "surrogatepass"), hashlib.sha256)
-            facts["user"] = digest.hexdigest()[:16]
+            facts["user"] = user_key.of(user)
         request.scope["tfrec_llm.log"] = facts
 
     def limited(what: str, count: int, most: int) -> None:
@@ -116,7 +122,19 @@ def create_app(
 
     async def answered(request: Request, asked: Asked) -> Response:
         limited("history", len(asked.history or ()), options.max_history)
+        start = time.perf_counter()
         found: Answer = await service.answer(asked)
+        if recorder is not None and asked.items is None:
+            recorder.add_list(
+                user=asked.user,
+                version=found.version,
+                source=found.source,
+                seconds=time.perf_counter() - start,
+                history=found.history,
+                behaviors=found.behaviors,
+                items=found.items,
+                scores=found.scores,
+            )
         measures.recommendation(found.source, found.version)
         note(request, asked.user, source=found.source, version=found.version)
         return JSONResponse(
@@ -183,6 +201,8 @@ def create_app(
             raise HTTPException(400, "An event is more than a day in the future.")
         new = await service.add(kept)
         accepted = sum(new)
+        if recorder is not None:
+            recorder.add_events([event for event, is_new in zip(kept, new, strict=True) if is_new])
         measures.events(accepted, len(new) - accepted)
         note(request, events=len(new))
         return messages.EventsResponse(accepted=accepted, duplicates=len(new) - accepted)
@@ -209,6 +229,8 @@ def create_app(
     async def erase_user(request: Request, user: _UserId) -> messages.ErasedResponse:
         """Erases what is kept of a user."""
         note(request, user)
+        if recorder is not None:
+            await asyncio.to_thread(recorder.erase, user)
         return messages.ErasedResponse(erased=await service.erase(user))
 
     def version_of(model: str, version: int | None = None) -> ExportedModel:

@@ -18,7 +18,8 @@ from tfrec_llm.layers.item_embedding import ItemEmbedding
 from tfrec_llm.models.replaced_tables import with_tables
 from tfrec_llm.serving.onnx_export import write_onnx
 from tfrec_llm.serving.profile_counts import ProfileCounts
-from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX, versions
+from tfrec_llm.serving.snapshot import TrainingSnapshot
+from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX, SNAPSHOT, versions
 
 if TYPE_CHECKING:
     from tfrec_llm.data.feature_table import UserTable
@@ -47,6 +48,7 @@ def export_model(
     precision: str = "float32",
     profiles: "UserTable | None" = None,
     index: str = "exact",
+    snapshot_since: int | None = None,
     format: str = "tf_saved_model",
 ) -> Path:
     """Writes a fitted model for serving; see `Recommender.export`.
@@ -65,6 +67,8 @@ def export_model(
         index: How `ExportedModel` and the server find the best items: `"exact"`, by the graph;
             `"approximate"` or `"product"`, by an `ApproximateIndex` of vectors or of codes, with
             the extra `[faiss]`. The signatures are exact.
+        snapshot_since: First moment of the behaviours that monitoring takes for normal, see
+            `TrainingSnapshot.of`; None for all.
         format: `"tf_saved_model"`; or `"onnx"`, with the extra `[onnx]`: a file that takes int32
             histories `[users, length]` of indexes and gives scores `[users, items]`. Of the
             options above `precision` alone goes with it.
@@ -124,6 +128,15 @@ def export_model(
         if scorer.histories is None:
             raise NotFittedError("No users are known, so that their profiles tell nothing.")
         counts = ProfileCounts.fit(scorer.histories, len(vocabulary), profiles)
+    snapshot = None
+    if scorer.histories is not None:
+        snapshot = TrainingSnapshot.of(
+            scorer,
+            since=snapshot_since,
+            filter_seen=filter_seen,
+            candidates=candidates,
+            exclude=exclude,
+        )
 
     import tensorflow as tf
 
@@ -160,6 +173,8 @@ def export_model(
                 search.save(temporary / EXTRA / INDEX)
             if counts is not None:
                 counts.save(temporary / EXTRA / "profiles.parquet")
+            if snapshot is not None:
+                snapshot.save(temporary / EXTRA / SNAPSHOT)
             (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
     except OSError as error:
         raise SavedModelError(

@@ -1,5 +1,6 @@
 """An exported model, loaded without Keras."""
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from tfrec_llm.errors import SavedModelError
 from tfrec_llm.serving.cold_start import ColdStart, Ranked
 from tfrec_llm.serving.item_index import ItemIndex
 from tfrec_llm.serving.profile_counts import ProfileCounts
-from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX
+from tfrec_llm.serving.snapshot import TrainingSnapshot
+from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX, SNAPSHOT
 
 # An integer that no vocabulary is expected to hold.
 _NO_ID = 2**63 - 1
@@ -31,6 +33,7 @@ class ExportedModel:
         version: Its number.
         description: What the export says of itself.
         vocabulary: The items.
+        catalogue: What is known of them; None where nothing is.
         index: What finds the best items where the export holds one; None where the graph does.
         cold_start: Lists for users of whom nothing is known, without a call of the model.
         signatures: TensorFlow functions by the names that requests call them by.
@@ -84,6 +87,12 @@ class ExportedModel:
             from tfrec_llm.serving.approximate_index import ApproximateIndex
 
             self.index = ApproximateIndex.load(self.path / EXTRA / INDEX)
+
+    @functools.cached_property
+    def snapshot(self) -> TrainingSnapshot | None:
+        """What training was like; None where the model was exported without histories."""
+        path = self.path / EXTRA / SNAPSHOT
+        return TrainingSnapshot.load(path) if path.exists() else None
 
     @property
     def has_string_ids(self) -> bool:
@@ -243,11 +252,12 @@ class ExportedModel:
         allowed, profiles = extra / "allowed.npy", extra / "profiles.parquet"
         catalogue = extra / "catalogue.parquet"
         try:
+            self.catalogue = Catalogue.load(catalogue) if catalogue.exists() else None
             return ColdStart(
                 self.vocabulary,
                 allowed=np.load(allowed) if allowed.exists() else None,
                 profiles=ProfileCounts.load(profiles) if profiles.exists() else None,
-                catalogue=Catalogue.load(catalogue) if catalogue.exists() else None,
+                catalogue=self.catalogue,
             )
         except (OSError, ValueError) as error:
             raise SavedModelError(f"{self.path} cannot be read: {error}") from error

@@ -40,6 +40,9 @@ class Measures:
             registry=self._registry,
             buckets=_SIZES,
         )
+        self._recorded = Counter(
+            "tfrec_recorded_rows", "Rows of lists and events.", ["outcome"], registry=self._registry
+        )
         self._share = Gauge(
             "tfrec_version_traffic_ratio",
             "Share of the users that a version answers.",
@@ -63,6 +66,10 @@ class Measures:
     def batch(self, size: int) -> None:
         """Counts a call of the model."""
         self._batch.observe(size)
+
+    def recorded(self, outcome: str, rows: int) -> None:
+        """Counts rows of the record that were written, or were dropped."""
+        self._recorded.labels(outcome).inc(rows)
 
     def text(self, shares: dict[int, float] | None = None) -> bytes:
         """Returns all measures as Prometheus reads them."""

@@ -60,12 +60,17 @@ class Answer:
             no history), or `"fallback"` (one of these two, as the model or the store did not
             answer in time).
         version: Of the model.
+        history: Raw item ids that it was made by, oldest first; None where that was not found
+            out in time.
+        behaviors: Kinds of the behaviours of `history`.
     """
 
     items: list[Any]
     scores: list[float | None]
     source: str
     version: int
+    history: Sequence[Any] | None = None
+    behaviors: Sequence[str] | None = None
 
 
 class RecommendationService:
@@ -246,7 +251,16 @@ def _recommended(model: ExportedModel, asked: list[Asked]) -> list[Any]:
     for row, one in enumerate(asked):
         try:
             best = ranked[row] if row in ranked else _cold(model, one)
-            answers.append(Answer(best.items, list(best.scores), best.source, model.version))
+            answers.append(
+                Answer(
+                    best.items,
+                    list(best.scores),
+                    best.source,
+                    model.version,
+                    one.history or (),
+                    one.behaviors,
+                )
+            )
         except DataError as error:
             answers.append(error)
     return answers
@@ -277,7 +291,9 @@ def _from_popularity(model: ExportedModel, asked: Asked) -> Answer:
         counts = model.counts_of(_raw(model, asked.items))
         return Answer(list(asked.items), counts, FALLBACK, model.version)
     found = _cold(model, asked, () if asked.filter_seen is False else (asked.history or ()))
-    return Answer(found.items, list(found.scores), FALLBACK, model.version)
+    return Answer(
+        found.items, list(found.scores), FALLBACK, model.version, asked.history, asked.behaviors
+    )
 
 
 def _kinds(asked: Asked) -> list[str]:

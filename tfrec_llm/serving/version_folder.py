@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from tfrec_llm.errors import SavedModelError
+
 # TensorFlow Serving leaves this folder alone but for the warm-up requests in it.
 EXTRA = "assets.extra"
 DESCRIPTION = f"{EXTRA}/tfrec_llm.json"
 INDEX = "index.faiss"
+SNAPSHOT = "snapshot.npz"
 FORMAT = "tfrec_llm.export.1"
 
 
@@ -16,3 +19,21 @@ def versions(folder: Path) -> list[int]:
     return sorted(
         int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir()
     )
+
+
+def newest_version(folder: Path) -> Path:
+    """Returns the folder of a model's newest version, or the folder itself if it is a version.
+
+    Raises:
+        SavedModelError: If there is none.
+    """
+    if (folder / DESCRIPTION).exists():
+        return folder
+    there = [
+        version for version in versions(folder) if (folder / str(version) / DESCRIPTION).exists()
+    ]
+    if not there:
+        raise SavedModelError(
+            f"There is no version of a model in {folder}. Write one with Recommender.export()."
+        )
+    return folder / str(there[-1])
