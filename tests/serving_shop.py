@@ -1,5 +1,9 @@
 """A small shop with a fitted recommender, that the tests of serving export."""
 
+import contextlib
+import threading
+from time import sleep
+
 import numpy as np
 import pyarrow as pa
 
@@ -69,3 +73,22 @@ def fitted_numbers():
     log = tr.data.ShopSimulator(60, 30, seed=3).simulate()
     rec = tr.Recommender("masked", **SMALL, similarity="cosine", temperature=0.1, min_count=3)
     return rec.fit(tr.data.leave_last_out(log).train, epochs=1, verbose=0)
+
+
+@contextlib.contextmanager
+def answering(app):
+    """Runs an application behind a real port of this machine, and gives its address."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -349,6 +349,8 @@ class RankingModel(EncoderTask):
     def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Writes the model for serving; it takes batches as `RankingBatches` makes them.
 
+        `tfrec_llm.serving.export_ranking_model` writes one that takes raw ids.
+
         Args:
             filepath: Folder or file, as in `keras.Model.export`.
             format: As in `keras.Model.export`.

@@ -20,6 +20,9 @@ _MODULES = {
     "UserKey": "user_key",
     "create_app": "app",
     "export_model": "export",
+    "export_ranking_model": "ranking_export",
+    "export_with_recommenders": "tensorflow_recommenders",
+    "recommenders_index": "tensorflow_recommenders",
 }
 __all__ = [*_MODULES]
 

@@ -30,6 +30,7 @@ try:
     from tfrec_llm.serving import messages
     from tfrec_llm.serving.gate import Gate
     from tfrec_llm.serving.measures import Measures
+    from tfrec_llm.serving.page import item_routes, page_routes
 except ImportError as error:
     raise ImportError(
         "The server needs FastAPI, uvicorn and prometheus-client: pip install 'tfrec-llm[serve]'."
@@ -44,6 +45,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         400: "The request cannot be read or breaks a limit.",
         401: "No API key, or a wrong one.",
         404: "There is no such model, version or route.",
+        409: "The folder of the versions cannot be written to.",
         413: "The body is too long.",
         422: "A field is missing or wrong.",
         429: "Too many requests.",
@@ -207,7 +209,7 @@ def create_app(
         note(request, events=len(new))
         return messages.EventsResponse(accepted=accepted, duplicates=len(new) - accepted)
 
-    @app.get("/v1/users/{user}", tags=["shop"])
+    @app.get("/v1/users/{user:path}", tags=["shop"])
     async def read_user(request: Request, user: _UserId) -> messages.UserResponse:
         """What is kept of a user."""
         note(request, user)
@@ -225,7 +227,7 @@ def create_app(
             ],
         )
 
-    @app.delete("/v1/users/{user}", tags=["shop"])
+    @app.delete("/v1/users/{user:path}", tags=["shop"])
     async def erase_user(request: Request, user: _UserId) -> messages.ErasedResponse:
         """Erases what is kept of a user."""
         note(request, user)
@@ -304,6 +306,8 @@ def create_app(
             await service.in_thread(write_traffic, versions.folder, body.shares)
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
+        except OSError as error:
+            raise HTTPException(409, "The folder of the versions cannot be written to.") from error
         await service.in_thread(versions.refresh)
         note(request, shares=versions.shares)
         return messages.Traffic(shares=versions.shares)
@@ -350,6 +354,8 @@ def create_app(
     async def unavailable(request: Request, error: Exception) -> Response:
         return told(503, "The histories cannot be reached now.", {"Retry-After": "1"})
 
+    app.include_router(item_routes(versions, options, name))
+    app.include_router(page_routes())
     app.add_middleware(Gate, options=options, measures=measures)
     app.state.service = service
     return app

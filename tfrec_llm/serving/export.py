@@ -19,7 +19,14 @@ from tfrec_llm.models.replaced_tables import with_tables
 from tfrec_llm.serving.onnx_export import write_onnx
 from tfrec_llm.serving.profile_counts import ProfileCounts
 from tfrec_llm.serving.snapshot import TrainingSnapshot
-from tfrec_llm.serving.version_folder import DESCRIPTION, EXTRA, FORMAT, INDEX, SNAPSHOT, versions
+from tfrec_llm.serving.version_folder import (
+    DESCRIPTION,
+    EXTRA,
+    FORMAT,
+    INDEX,
+    SNAPSHOT,
+    version_folder,
+)
 
 if TYPE_CHECKING:
     from tfrec_llm.data.feature_table import UserTable
@@ -110,17 +117,17 @@ def export_model(
     if format not in FORMATS:
         raise ValueError(f"format must be one of {FORMATS}, got {format!r}.")
     vocabulary = scorer.vocabulary
-    kinds = () if scorer.histories is None else scorer.histories.behavior_vocabulary
+    kinds = kinds_of(scorer)
     if format == "onnx":
         if candidates is not None or exclude is not None or profiles is not None:
             raise ValueError("candidates, exclude and profiles do not go with ONNX.")
-        model = _for_serving(scorer, precision)
+        model = model_for_serving(scorer, precision)
         description = _description(model, scorer, kinds) | {"precision": precision}
         write_onnx(model, scorer, Path(path), description=description)
         return Path(path)
-    folder = _version_folder(Path(path))
-    padding = _padding(vocabulary)
-    model = _for_serving(scorer, precision)
+    folder = version_folder(Path(path))
+    padding = item_padding(vocabulary)
+    model = model_for_serving(scorer, precision)
     allowed = _allowed(vocabulary, candidates, exclude)
     search = None if index == "exact" else _index(model, allowed, index)
     counts = None
@@ -146,7 +153,7 @@ def export_model(
     graph = ServingGraph(
         model,
         vocabulary,
-        kinds=kinds if model.encoder.num_behaviors else (),
+        kinds=kinds,
         k=k,
         filter_seen=filter_seen,
         allowed=allowed,
@@ -184,18 +191,11 @@ def export_model(
     return folder
 
 
-def _version_folder(path: Path) -> Path:
-    """Returns the folder to write, and refuses one whose other files would be lost."""
-    if path.is_file():
-        raise SavedModelError(f"{path} is a file; a model is exported as a folder.")
-    if not path.name.isdecimal():
-        return path / str(max(versions(path), default=0) + 1)
-    if path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).exists():
-        raise SavedModelError(
-            f"{path} is a folder with other files in it, which exporting would replace. Give a "
-            "new folder."
-        )
-    return path
+def kinds_of(scorer: "Recommender | ModelScorer") -> tuple[str, ...]:
+    """Returns the kinds of behaviour that a model reads, in the order of their numbers."""
+    if scorer.model is None or not scorer.model.encoder.num_behaviors or scorer.histories is None:
+        return ()
+    return tuple(scorer.histories.behavior_vocabulary)
 
 
 def _description(model: Any, scorer: Any, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _description(model: Any, scorer: Any, kinds: tuple[str, ...]) -> dict[str, A
     }
 
 
-def _for_serving(scorer: Any, precision: str) -> Any:
+def model_for_serving(scorer: Any, precision: str = "float32") -> Any:
     """Returns a model that reads items from tables alone, whatever they were trained with."""
     if precision != "float32":
         from tfrec_llm.evaluation.compressed_scorer import CompressedScorer
@@ -234,8 +234,12 @@ def _for_serving(scorer: Any, precision: str) -> Any:
     return with_tables(model, plain)
 
 
-def _padding(vocabulary: Vocabulary) -> Any:
-    """Returns an id that stands for nothing."""
+def item_padding(vocabulary: Vocabulary) -> Any:
+    """Returns an id that stands for nothing.
+
+    Raises:
+        ValueError: If ids are neither strings nor integers.
+    """
     kind = str(vocabulary.ids.type)
     if kind not in _PADDINGS:
         raise ValueError(f"Item ids are strings or integers where a model is exported, not {kind}.")

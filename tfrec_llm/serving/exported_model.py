@@ -14,6 +14,7 @@ from tfrec_llm.data.feature_table import Catalogue
 from tfrec_llm.data.vocabulary import NUM_RESERVED, Vocabulary
 from tfrec_llm.errors import SavedModelError
 from tfrec_llm.serving.cold_start import ColdStart, Ranked
+from tfrec_llm.serving.item_facts import ItemFacts
 from tfrec_llm.serving.item_index import ItemIndex
 from tfrec_llm.serving.profile_counts import ProfileCounts
 from tfrec_llm.serving.snapshot import TrainingSnapshot
@@ -36,6 +37,7 @@ class ExportedModel:
         catalogue: What is known of them; None where nothing is.
         index: What finds the best items where the export holds one; None where the graph does.
         cold_start: Lists for users of whom nothing is known, without a call of the model.
+        item_facts: What the catalogue of the export tells of items.
         signatures: TensorFlow functions by the names that requests call them by.
 
     Raises:
@@ -81,7 +83,9 @@ class ExportedModel:
         self.padding = self.description["padding"]
         self.behaviors: list[str] | None = self.description["behaviors"]
         self._dtype: Any = object if self.has_string_ids else np.int64
-        self.cold_start = self._load_cold_start()
+        self.catalogue = self._load_catalogue()
+        self.cold_start = self._load_cold_start(self.catalogue)
+        self.item_facts = ItemFacts(self.vocabulary, self.catalogue)
         self.index: ItemIndex | None = None
         if (self.path / EXTRA / INDEX).exists():
             from tfrec_llm.serving.approximate_index import ApproximateIndex
@@ -247,17 +251,22 @@ class ExportedModel:
         """Returns lists of raw ids as one array, padded on the left."""
         return _padded(lists, self.padding, self._dtype)
 
-    def _load_cold_start(self) -> ColdStart:
+    def _load_catalogue(self) -> Catalogue | None:
+        path = self.path / EXTRA / "catalogue.parquet"
+        try:
+            return Catalogue.load(path) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise SavedModelError(f"{self.path} cannot be read: {error}") from error
+
+    def _load_cold_start(self, catalogue: Catalogue | None) -> ColdStart:
         extra = self.path / EXTRA
         allowed, profiles = extra / "allowed.npy", extra / "profiles.parquet"
-        catalogue = extra / "catalogue.parquet"
         try:
-            self.catalogue = Catalogue.load(catalogue) if catalogue.exists() else None
             return ColdStart(
                 self.vocabulary,
                 allowed=np.load(allowed) if allowed.exists() else None,
                 profiles=ProfileCounts.load(profiles) if profiles.exists() else None,
-                catalogue=self.catalogue,
+                catalogue=catalogue,
             )
         except (OSError, ValueError) as error:
             raise SavedModelError(f"{self.path} cannot be read: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from tfrec_llm.serving.measures import Measures
 from tfrec_llm.serving.options import ServerOptions
+from tfrec_llm.serving.page import PATHS
 
 _log = logging.getLogger("tfrec_llm.serving.requests")
 
@@ -19,8 +20,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# Probes of whatever starts the server; they tell nothing of the shop.
-_OPEN = ("/healthz", "/readyz")
+# Probes of whatever starts the server, and the page, which asks for a key: they tell nothing of the
+# shop.
+_OPEN = ("/healthz", "/readyz", *PATHS)
 # Callers whose rate is remembered.
 _CALLERS = 10_000
 
@@ -66,7 +68,7 @@ class Gate:
             if status == 0:
                 await _refuse(sending, 500, "Internal error.")
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(scope.get("route"), "path_format", "none")
             seconds = time.perf_counter() - start
             self._measures.request(scope["method"], route, status, seconds)
             # The route, not the path: in that stand users' ids.

@@ -59,19 +59,21 @@ class ServingGraph(tf.Module):
         object.__setattr__(self, "_model", model)
         self._weights = [weight.value for weight in model.variables]
         self._num_items = len(vocabulary)
-        self._has_kinds = bool(model.encoder.num_behaviors)
+        self.has_kinds = bool(model.encoder.num_behaviors)
         self._default_k, self._default_filter = k, filter_seen
         ids = vocabulary.ids.to_pylist()
         self.id_dtype = tf.string if isinstance(padding, str) else tf.int64
         self.padding = tf.constant(padding, self.id_dtype)
         self._ids = tf.Variable([padding, *ids], trainable=False, dtype=self.id_dtype, name="ids")
-        self._places = _lookup(
+        self._places = lookup_table(
             [padding, *ids],
             [PADDING, *range(NUM_RESERVED, vocabulary.size)],
             self.id_dtype,
             default=UNKNOWN,
         )
-        self._kinds = _lookup(kinds or [""], range(1, len(kinds or " ") + 1), tf.string, default=0)
+        self._kinds = lookup_table(
+            kinds or [""], range(1, len(kinds or " ") + 1), tf.string, default=0
+        )
         counts = vocabulary.counts.astype(np.float32)
         self._counts = tf.Variable(counts, trainable=False, name="counts")
         self._allowed = None
@@ -90,7 +92,7 @@ class ServingGraph(tf.Module):
             return tf.TensorSpec([None, None], self.id_dtype, name=name)
 
         read = [ids("history")]
-        if self._has_kinds:
+        if self.has_kinds:
             read.append(tf.TensorSpec([None, None], tf.string, name="behaviors"))
         per_user = [
             tf.TensorSpec([None], tf.int32, name="k"),
@@ -119,6 +121,11 @@ class ServingGraph(tf.Module):
             "embed_items": self.embed_items,
         }
 
+    @property
+    def resources(self) -> list[Any]:
+        """What `embed` reads: a module that calls it saves these with it."""
+        return [*self._weights, self._places, self._kinds]
+
     def _recommend(self, history, *rest):
         *behaviors, exclude, k, filter_seen = rest
         indexes = self._places.lookup(history)
@@ -134,7 +141,7 @@ class ServingGraph(tf.Module):
             tf.fill([rows], self._default_k),
             tf.fill([rows], self._default_filter),
         ]
-        if self._has_kinds:
+        if self.has_kinds:
             rest.insert(0, tf.fill(tf.shape(history), ""))
         return self._recommend(history, *rest)
 
@@ -163,24 +170,10 @@ class ServingGraph(tf.Module):
 
     def _read(self, indexes, behaviors=None):
         """Returns users' vectors `[n, emb_dim]`, and bool `[n]`, whose history is empty."""
-        # One place more on the left, so that none of the shapes below is empty.
-        indexes = tf.pad(indexes, [[0, 0], [1, 0]], constant_values=PADDING)
-        present = indexes != PADDING
-        # The newest behaviours stand on the right, without gaps.
-        order = tf.argsort(tf.cast(present, tf.int32), axis=1, stable=True)
-        order = order[:, -self._model.encoder.max_length :]
-        present = tf.gather(present, order, batch_dims=1)
-        one = tf.cast(present, tf.int32)
-        batch = {
-            "items": tf.gather(indexes, order, batch_dims=1) * one,
-            "segments": one,
-            "positions": (tf.cumsum(one, axis=1, reverse=True) - one) * one,
-        }
-        if self._has_kinds:
-            kinds = tf.pad(self._kinds.lookup(behaviors), [[0, 0], [1, 0]])
-            batch["behaviors"] = tf.gather(kinds, order, batch_dims=1) * one
+        kinds = self._kinds.lookup(behaviors) if self.has_kinds else None
+        batch = newest_behaviors(indexes, kinds, self._model.encoder.max_length)
         vectors = self._model(self._model.asking(batch), training=False)[:, 0]
-        return vectors, tf.logical_not(tf.reduce_any(present, axis=1))
+        return vectors, tf.logical_not(tf.reduce_any(batch["segments"] > 0, axis=1))
 
     def _best(self, vectors, empty, removed, k):
         """Returns the best items of every row, in blocks of items."""
@@ -250,7 +243,33 @@ def _merged(best_scores, best_items, scores, first, width):
     return best_scores, tf.gather(all_items, chosen, batch_dims=1)
 
 
-def _lookup(keys, values, dtype, *, default: int):
+def newest_behaviors(indexes, kinds, max_length: int):
+    """Returns the batch of histories, a user a row, whose newest behaviour stands on the right.
+
+    Args:
+        indexes: int32 `[n, length]`, of items; padding may stand anywhere.
+        kinds: int32 `[n, length]`, of behaviours; None where the model reads none.
+        max_length: Newest behaviours that are read.
+    """
+    # One place more on the left, so that none of the shapes below is empty.
+    indexes = tf.pad(indexes, [[0, 0], [1, 0]], constant_values=PADDING)
+    present = indexes != PADDING
+    # The newest behaviours stand on the right, without gaps.
+    order = tf.argsort(tf.cast(present, tf.int32), axis=1, stable=True)[:, -max_length:]
+    one = tf.cast(tf.gather(present, order, batch_dims=1), tf.int32)
+    batch = {
+        "items": tf.gather(indexes, order, batch_dims=1) * one,
+        "segments": one,
+        "positions": (tf.cumsum(one, axis=1, reverse=True) - one) * one,
+    }
+    if kinds is not None:
+        kinds = tf.pad(kinds, [[0, 0], [1, 0]])
+        batch["behaviors"] = tf.gather(kinds, order, batch_dims=1) * one
+    return batch
+
+
+def lookup_table(keys, values, dtype, *, default: int):
+    """Returns a table that gives int32 for keys, and `default` for others."""
     initializer = tf.lookup.KeyValueTensorInitializer(
         tf.constant(list(keys), dtype), tf.constant(list(values), tf.int32)
     )

@@ -167,3 +167,30 @@ class Health(Message):
 
     status: str
     detail: dict[str, Any] = {}
+
+
+class ItemMessage(Message):
+    """What the catalogue knows of an item; nulls and no features where it knows nothing."""
+
+    item: str | int
+    name: str | None
+    category: str | None
+    price: float | None
+    features: dict[str, Any]
+
+
+class ItemsResponse(Message):
+    """Items with what is known of them."""
+
+    items: list[ItemMessage]
+
+
+class AboutResponse(Message):
+    """What a client needs to know."""
+
+    model: str
+    version: int = Field(description="The newest that is loaded.")
+    items: int
+    behaviors: list[str] = Field(description="Kinds of behaviour that the model reads.")
+    max_k: int
+    max_history: int

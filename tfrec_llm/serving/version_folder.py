@@ -37,3 +37,24 @@ def newest_version(folder: Path) -> Path:
             f"There is no version of a model in {folder}. Write one with Recommender.export()."
         )
     return folder / str(there[-1])
+
+
+def version_folder(path: Path) -> Path:
+    """Returns the folder to write a version to.
+
+    Args:
+        path: Of the version, whose name is a number; or of the model, for its next version.
+
+    Raises:
+        SavedModelError: If it is a file, or other files there would be lost.
+    """
+    if path.is_file():
+        raise SavedModelError(f"{path} is a file; a model is exported as a folder.")
+    if not path.name.isdecimal():
+        return path / str(max(versions(path), default=0) + 1)
+    if path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).exists():
+        raise SavedModelError(
+            f"{path} is a folder with other files in it, which exporting would replace. Give a "
+            "new folder."
+        )
+    return path
