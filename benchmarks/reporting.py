@@ -15,8 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
-
 
 class Stopwatch:
     """Notes the seconds of each stretch of a run by name."""
@@ -90,8 +88,9 @@ def spread(mean: float | None, deviation: float | None = None, *, signed: bool =
     return number(mean, signed=signed) + ("" if deviation is None else f" ± {number(deviation)}")
 
 
-def between_marks(page: str, tables: str) -> str:
-    """Returns a page with new tables between its two marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{tables}{END}{after}"
+def between_marks(page: str, tables: str, name: str = "tables") -> str:
+    """Returns a page with new tables between the two marks of a name."""
+    begin, end = (f"<!-- {name}: {which} -->\n" for which in ("begin", "end"))
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}{tables}{end}{after}"

@@ -6,10 +6,12 @@ Item vectors are drawn around the centres of a thousand kinds, of different leng
 leaves them; a user's vector is the mean of four items', with noise. Ten items are wanted. Each
 index is asked for one user after the other, by one thread. Recall is the share of the ten best
 that is found; memory is what the saved index takes. Prints a table and writes
-results/index.json beside this script, and the picture docs/images/index.png.
+results/index.json beside this script, the picture docs/images/index.png and the table of
+docs/export.md.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -19,10 +21,11 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import machine, markdown, write
+from reporting import between_marks, machine, markdown, write
 
 RESULTS = Path(__file__).parent / "results" / "index.json"
-PICTURE = Path(__file__).parents[2] / "docs" / "images" / "index.png"
+DOCS = Path(__file__).parents[2] / "docs"
+PICTURE, PAGE = DOCS / "images" / "index.png", DOCS / "export.md"
 DIM, K = 64, 10
 INDEXES: dict[str, dict[str, Any] | None] = {
     "exact": None,
@@ -40,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--note", default="", help="about the machine, kept with the results")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
 
     import faiss
@@ -52,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     write(arguments.results, results)
     draw(results, arguments.picture)
+    page = arguments.page.read_text(encoding="utf-8")
+    arguments.page.write_text(renewed(page, arguments.results), encoding="utf-8")
     print(table(results))
 
 
@@ -104,6 +110,15 @@ def table(results: dict[str, Any]) -> str:
         for name, about in found.items():
             rows.append([f"{int(size):,}", name, *(f"{value:g}" for value in about.values())])
     return markdown(rows)
+
+
+def renewed(page: str, path: Path) -> str:
+    """Returns the page with the table of a result file."""
+    results = json.loads(path.read_text())
+    about = f"Measured on {results['machine']['processor']}"
+    if results["note"]:
+        about += f"; {results['note']}"
+    return between_marks(page, f"\n{about}:\n\n{table(results)}\n\n", "index")
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

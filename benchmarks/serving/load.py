@@ -9,7 +9,7 @@ the others ask for ten items for one of a thousand users with twenty events each
 from the moment a request should have been sent. Then the rate grows by half until the 99th
 percentile passes 50 ms, with batching and without. Before that, versions are swapped under load.
 
-Prints a table and writes results/load.json beside this script.
+Prints a table and writes results/load.json beside this script and the table of docs/serving.md.
 """
 
 import argparse
@@ -31,9 +31,10 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import machine, markdown, write
+from reporting import between_marks, machine, markdown, write
 
 RESULTS = Path(__file__).parent / "results" / "load.json"
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 PACKAGES = ("tensorflow", "keras", "fastapi", "uvicorn", "faiss-cpu")
 SHOPS = ("eshop", "million", "million, approximate")
 USERS, EVENTS, LIMIT = 1000, 20, 0.05
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--note", default="", help="about the machine, kept with the results")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
     results: dict[str, Any] = {
         "machine": machine(*PACKAGES),
@@ -64,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
             items = export(shop, model, arguments.items)
             results["shops"][shop] = measured(model, items, arguments)
             write(arguments.results, results)
+    page = arguments.page.read_text(encoding="utf-8")
+    arguments.page.write_text(renewed(page, arguments.results), encoding="utf-8")
     print(table(results))
 
 
@@ -271,18 +275,34 @@ def publish(model: Path, version: int) -> None:
     (model / f".{version}").rename(model / str(version))
 
 
+def renewed(page: str, path: Path) -> str:
+    """Returns the page with the figures of a result file."""
+    results = json.loads(path.read_text())
+    about = f"{results['machine']['cores']} cores of {results['machine']['processor']}"
+    if results["note"]:
+        about += f"; {results['note']}"
+    swaps = "".join(
+        f"{found['swaps']['swaps']} versions of {shop} were swapped under load: of "
+        f"{found['swaps']['requests']:,} requests {found['swaps']['failed']} failed, and "
+        f"{found['swaps']['wrong']} were answered with what is no version's own.\n\n"
+        for shop, found in results["shops"].items()
+        if "swaps" in found
+    )
+    return between_marks(page, f"\n{about}:\n\n{table(results)}\n\n{swaps}")
+
+
 def table(results: dict[str, Any]) -> str:
+    """Returns a row a rate, and the highest rate that was held."""
     rows = [["shop", "calls", "requests a second", "p50, ms", "p99, ms", "failed", "fallbacks"]]
     for shop, found in results["shops"].items():
         for calls in ("batched", "one by one"):
             for rate, about in found[calls].items():
                 if rate == "highest rate":
-                    rows.append([shop, calls, f"{about} at most", "", "below 50", "0", "0"])
+                    limit = f"below {1e3 * LIMIT:.0f}"
+                    rows.append([shop, calls, f"{about} at most", "", limit, "0", "0"])
                     continue
                 figures = [about[name] for name in ("p50_ms", "p99_ms", "failed", "fallbacks")]
                 rows.append([shop, calls, str(rate), *map(str, figures)])
-        if "swaps" in found:
-            print(f"{shop}: {found['swaps']}")
     return markdown(rows)
 
 
