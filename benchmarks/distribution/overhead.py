@@ -5,8 +5,8 @@
 The same global batches train one replica, two replicas of one process, and two worker processes on
 loopback. The figures are seconds of a step, wall and processor, of whole batches and of batches of
 two rows. A step of two rows is what replicas do twice (the optimizer updates a copy of all weights
-on each) and between them (the sum of gradients), however large the batch is. Prints a table and
-writes results/overhead.json beside this script.
+on each) and between them (the sum of gradients), however large the batch is. Writes
+results/overhead.json beside this script, and the table of docs/scaling.md.
 """
 
 import argparse
@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reporting import machine, markdown, write
+from reporting import between_marks, machine, markdown, write
 
+RESULT = Path(__file__).parent / "results" / "overhead.json"
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 KINDS = ("one replica", "two replicas", "two workers")
 ROWS = {"whole": 32, "two rows": 2}
 WARM_UP, STEPS = 4, 12
@@ -45,37 +47,49 @@ def main() -> None:
         }
         for kind in KINDS
     }
-    alone = seconds["one replica"]
     results = {
         "seconds of a step": seconds,
-        "ratio to one replica": {
-            kind: {
-                what: {
-                    clock: round(value / alone[what][clock], 3) for clock, value in clocks.items()
-                }
-                for what, clocks in of_kind.items()
-            }
-            for kind, of_kind in seconds.items()
-        },
         "rows of a batch": ROWS,
         "rounds": arguments.rounds,
         "note": arguments.note,
         "machine": machine("tfrec-llm", "tensorflow", "keras"),
     }
-    write(Path(__file__).parent / "results" / "overhead.json", results)
+    write(RESULT, results)
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), RESULT), encoding="utf-8")
     print(table(results))
 
 
+def renewed(page: str, path: Path) -> str:
+    """Returns the page with the table that the result file gives."""
+    results = json.loads(path.read_text())
+    of, rows = results["machine"], results["rows of a batch"]
+    note = f"; {results['note']}" if results["note"] else ""
+    text = (
+        f"Milliseconds of a step of {rows['whole']} rows on {of['cores']} cores of "
+        f"{of['processor']}, the fastest of {results['rounds']} rounds{note}:"
+    )
+    return between_marks(page, f"\n{text}\n\n{table(results)}\n\n")
+
+
 def table(results: dict[str, Any]) -> str:
-    rows = [["", *(f"{what}, {clock}" for what in ROWS for clock in ("wall", "processor"))]]
-    for kind, of_kind in results["seconds of a step"].items():
-        ratios = results["ratio to one replica"][kind]
-        cells = [
-            f"{of_kind[what][clock] * 1000:.0f} ms ({ratios[what][clock]:.2f})"
-            for what in ROWS
-            for clock in ("wall", "processor")
-        ]
-        rows.append([kind, *cells])
+    """Returns what a step takes, to one replica's, and where the difference goes."""
+    rows = [["", "a step", "to one", "longer by", "of it every step's", "processor", "cores busy"]]
+    seconds = results["seconds of a step"]
+    alone = seconds["one replica"]
+    for kind, of_kind in seconds.items():
+        whole = of_kind["whole"]
+        longer, fixed = (1000 * (of_kind[what]["wall"] - alone[what]["wall"]) for what in ROWS)
+        rows.append(
+            [
+                kind,
+                f"{1000 * whole['wall']:.0f}",
+                f"{whole['wall'] / alone['whole']['wall']:.2f}",
+                "" if of_kind is alone else f"{longer:+.0f}",
+                "" if of_kind is alone else f"{fixed:+.0f}",
+                f"{1000 * whole['processor']:.0f}",
+                f"{whole['processor'] / whole['wall']:.1f}",
+            ]
+        )
     return markdown(rows)
 
 
