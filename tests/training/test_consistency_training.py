@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from small_models import click_data, click_model, weights_of
 
-from tfrec_llm.data import ConsistencyBatches, RankingBatches, UserSequences, mask
+from tfrec_llm.data import (
+    ConsistencyBatches,
+    RankingBatches,
+    UserSequences,
+    mask,
+    next_batches,
+)
 from tfrec_llm.training import AdversarialTraining, ConsistencyTraining
 
 RNG = np.random.default_rng(0)
@@ -104,6 +110,31 @@ def test_batches_pair_every_labelled_batch_with_the_next_unlabelled_one():
         expected = unlabelled[number % 3]["items"]
         np.testing.assert_array_equal(inputs["unlabelled"]["items"], expected)
     assert labelled.epochs == unlabelled.epochs == 2
+
+
+def test_a_training_that_is_taken_up_gets_the_batches_of_its_epoch():
+    rng = np.random.default_rng(0)
+    sequences = UserSequences(
+        rng.integers(3, 20, 40).astype("int32"),
+        np.arange(0, 41, 4),
+        times=np.tile([1, 2, 3, 4], 10),
+    )
+    shown = {"users": np.arange(10), "times": np.full(10, 9), "candidates": np.arange(3, 13)}
+
+    def batches():
+        labelled = next_batches(sequences, batch_size=1, max_length=4, row_length=8)
+        unlabelled = RankingBatches(sequences, **shown, batch_size=2, shuffle=True)
+        return ConsistencyBatches(labelled, unlabelled, augment=functools.partial(mask, rate=0.5))
+
+    going, taken_up = batches(), batches()
+    for _ in range(2):
+        going.on_epoch_end()
+    taken_up.set_epoch(2)
+    for index in range(len(going)):
+        for one, other in zip(
+            keras.tree.flatten(going[index]), keras.tree.flatten(taken_up[index]), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_weights_of_unlabelled_batches_are_kept_and_their_labels_are_not():

@@ -58,14 +58,13 @@ class ConsistencyBatches(keras.utils.PyDataset):
         self.augment = augment
         self.seed = seed
         self.epoch = 0
-        self._first = 0
 
     def __len__(self) -> int:
         return len(self.labelled)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         inputs, *rest = self.labelled[index]
-        turn = (self._first + index) % len(self.unlabelled)
+        turn = (self.epoch * len(self) + index) % len(self.unlabelled)
         plain, _, weights = keras.utils.unpack_x_y_sample_weight(self.unlabelled[turn])
         if weights is None and isinstance(self.unlabelled, RankingBatches):
             # Places without an impression weigh nothing.
@@ -78,9 +77,15 @@ class ConsistencyBatches(keras.utils.PyDataset):
             batch["other_view"] = self.augment(plain, rng)
         return batch, *rest
 
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to an epoch, counted from 0; `fit` goes on by itself."""
+        self.epoch = epoch
+        for batches in (self.labelled, self.unlabelled):
+            if hasattr(batches, "set_epoch"):
+                batches.set_epoch(epoch)
+
     def on_epoch_end(self) -> None:
         """Goes on with the unlabelled batches that come next."""
-        self._first = (self._first + len(self)) % len(self.unlabelled)
         self.epoch += 1
         self.labelled.on_epoch_end()
         self.unlabelled.on_epoch_end()
