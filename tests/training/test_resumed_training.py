@@ -106,6 +106,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(sequences, path, undis
     assert_as_if_undisturbed(resumed, undisturbed)
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_whole_one(sequences, path):
+    before = path.with_name("training.npz.previous")
+    whole = before.read_bytes()
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert_killed(sequences, TrainingCheckpoint(path, every=3), At(1, 5, kill))
+    assert before.read_bytes() == whole
+    assert path.stat().st_size > 2000
+
+
 def test_two_damaged_checkpoints_are_refused(sequences, path):
     for each in (path, path.with_name("training.npz.previous")):
         each.write_bytes(b"PK")

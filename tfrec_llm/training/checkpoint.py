@@ -76,6 +76,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._restored: _Stored | None = None
         self._epoch = 0
         self._stop_signal: int | None = None
+        self._newest_is_damaged = False
 
     @property
     def previous(self) -> Path:
@@ -225,8 +226,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                     np.savez(file, state=np.array(json.dumps(state)), **arrays)
                     file.flush()
                     os.fsync(file.fileno())
-                if self.path.exists():
+                # The whole one before is worth more than a damaged one.
+                if self.path.exists() and not self._newest_is_damaged:
                     os.replace(self.path, self.previous)
+            self._newest_is_damaged = False
         except OSError as error:
             warnings.warn(
                 f"The checkpoint {self.path} could not be written ({error}). Training goes on; an "
@@ -246,6 +249,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             except signs as error:
                 damaged.append((path, error))
                 continue
+            self._newest_is_damaged = bool(damaged)
             for other, reason in damaged:
                 warnings.warn(
                     f"The checkpoint {other} cannot be read ({reason}). Training goes on from the "
