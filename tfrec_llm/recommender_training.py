@@ -18,6 +18,7 @@ from tfrec_llm.training.optimizer_state import optimizer_state, restore_optimize
 from tfrec_llm.training.precision import fast_precision
 from tfrec_llm.training.scoring_copy import ScoringCopy
 from tfrec_llm.training.tracking import Tracking, tracked
+from tfrec_llm.training.workers import is_first_worker
 
 if TYPE_CHECKING:
     from tfrec_llm.data.behavior_log import BehaviorLog
@@ -92,7 +93,9 @@ def train(
         watching.append(kept)
         curve = list(kept.curve)
     batches.set_epoch(first_epoch)
-    with tracked(tracking, recommender.get_config()) as recording:
+    # One run a training, however many workers it has.
+    recorded = tracking if is_first_worker(trained) else None
+    with tracked(recorded, recommender.get_config()) as recording:
         history = trained.fit(
             batches,
             epochs=epochs,

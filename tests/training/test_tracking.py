@@ -99,6 +99,12 @@ def test_weights_and_biases_records_offline_without_an_account(split, tmp_path, 
     assert [each for each in wanted if each not in record.read_bytes()] == []
 
 
+def test_the_first_of_several_workers_records_alone(split, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfrec_llm.recommender_training.is_first_worker", lambda model: False)
+    fit(split, tracking={"tensorboard": tmp_path})
+    assert not any(tmp_path.iterdir())
+
+
 def test_unknown_and_missing_tools_are_told_before_the_training(split, monkeypatch):
     with pytest.raises(ValueError, match="got 'tensorbord'"):
         fit(split, tracking="tensorbord")
