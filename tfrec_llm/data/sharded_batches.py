@@ -29,13 +29,15 @@ class ShardedBatches(keras.utils.PyDataset):
             any `Objective`.
         max_length: Newest behaviours of a user that are read.
         row_length: Places a row; None picks one as `PackedBatches` does.
-        batch_size: Rows a batch; None takes about 4,096 behaviours.
+        batch_size: Rows a step, which workers share; None takes about 4,096
+            behaviours.
         buffer: Behaviours a block, among which users are shuffled.
         seed: Seed of order, packing and of what the objective draws.
         windows: As in `PackedBatches`.
         worker: Number of this worker, from 0, of several that train together.
-        num_workers: Number of workers. They read different shards; all have
-            as many batches as the one with the most, for which others begin
+        num_workers: Number of workers. They read different shards, and `fit`
+            of this library's models trains on what each reads; all have as
+            many batches as the one with the most, for which others begin
             again.
 
     Attributes:
@@ -93,7 +95,9 @@ class ShardedBatches(keras.utils.PyDataset):
                 "needs."
             )
         self.row_length = row_length or row_length_for(np.concatenate(lengths))
-        self.batch_size = batch_size or max(1, BEHAVIORS_A_BATCH // self.row_length)
+        self.num_workers = num_workers
+        rows = batch_size or BEHAVIORS_A_BATCH // self.row_length
+        self.batch_size = max(1, rows // num_workers)
         of_workers = [
             self._blocks_of(lengths, number, num_workers, buffer) for number in range(num_workers)
         ]

@@ -8,6 +8,7 @@ from tfrec_llm.data.even_batches import EvenRows
 from tfrec_llm.losses.replicas import gather_from_replicas, sum_over_replicas
 from tfrec_llm.training.replicated_optimizer import reduce_gradients_first
 from tfrec_llm.training.resumable_training import ResumableTraining
+from tfrec_llm.training.workers import num_workers, own_batches
 
 
 class ReplicatedTraining(ResumableTraining):
@@ -28,6 +29,8 @@ class ReplicatedTraining(ResumableTraining):
       not have. Here one replica's batch gives the shapes.
     - It averages logs over an axis that they lack with several workers. Here they are the first
       replica's; those of an epoch are of all replicas, as Keras reads them from the metrics.
+    - It has every worker take a part of each batch, also where workers read different data. Here
+      `ShardedBatches(worker=..., num_workers=...)` are trained on whole; see `own_batches`.
     - `steps_per_execution` above 1 fails in a loop of TensorFlow's. Here it is one of Python's.
     - `predict_on_batch` gives every row once for each replica. Here one device computes it.
 
@@ -68,7 +71,10 @@ class ReplicatedTraining(ResumableTraining):
         return super().evaluate(self.shared_out(x), *args, **kwargs)
 
     def shared_out(self, data):
-        """Returns data whose batches the devices of JAX can share."""
+        """Returns data whose batches the devices share, or each worker has of its own."""
+        batches = getattr(data, "batches", data)
+        if num_workers(self) > 1 and getattr(batches, "num_workers", 1) > 1:
+            return own_batches(data, self.replica_strategy)
         if keras.backend.backend() != "jax" or not isinstance(data, keras.utils.PyDataset):
             return data
         distribution = keras.distribution.distribution()

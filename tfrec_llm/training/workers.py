@@ -46,6 +46,38 @@ def workers_agree(model: Any, numbers: Sequence[int]) -> bool:
     )
 
 
+def own_batches(data: Any, strategy: Any) -> Any:
+    """Returns batches that a worker reads for itself, as Keras trains on them whole.
+
+    Keras takes batches for those of all workers and leaves each its part, so that the other rows
+    would be lost.
+
+    Args:
+        data: A `keras.utils.PyDataset` that gives each worker other rows.
+        strategy: The `MultiWorkerMirroredStrategy`.
+
+    Raises:
+        ValueError: If a worker has several devices, or the data are shared out to another number
+            of workers.
+    """
+    # The one way that Keras leaves to say how a PyDataset is shared out.
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    shared_by = getattr(data, "batches", data).num_workers
+    if strategy.num_replicas_in_sync != shared_by:
+        raise ValueError(
+            f"The shards are shared out to {shared_by} workers, and {strategy.num_replicas_in_sync}"
+            " devices train. Pass num_workers=their number, and start a worker for every device."
+        )
+
+    class OwnBatches(PyDatasetAdapter):
+        def get_tf_dataset(self):
+            dataset = super().get_tf_dataset()
+            return strategy.distribute_datasets_from_function(lambda context: dataset)
+
+    return OwnBatches(data)
+
+
 def _cluster_resolver(model: Any) -> Any:
     """Returns what knows the other workers of the model's strategy, or None."""
     strategy = getattr(model, "_distribute_strategy", None)
