@@ -105,6 +105,30 @@ def test_a_killed_search_goes_on_where_it_was_and_ends_as_if_undisturbed(searche
         assert list(found[column]) == list(expected[column])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of TensorFlow")
+def test_trials_train_under_a_strategy(split, tmp_path):
+    strategy = tr.training.distribution_strategy("mirrored")
+    trained = []
+
+    class Strategies(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            trained.append(self.model.distribute_strategy)
+
+        def __deepcopy__(self, memo):
+            return self
+
+    searching = tuner(tmp_path, max_trials=1, epochs=1)
+    searching.search(
+        split.train,
+        validation=split.valid,
+        strategy=strategy,
+        callbacks=[Strategies()],
+        verbose=0,
+    )
+    assert list(searching.results.table["status"]) == ["done"]
+    assert trained == [strategy]
+
+
 def test_hyperband_trains_the_best_longer(split, tmp_path):
     searching = tuner(tmp_path, method="hyperband", factor=2)
     searching.search(split.train, validation=split.valid, verbose=0)

@@ -186,7 +186,7 @@ class RecommenderTuner(keras_tuner.Tuner):
             callbacks: Keras callbacks; every trial gets copies.
             verbose: As in `Recommender.fit`.
             **fit_options: Further ones of `Recommender.fit`, such as
-                `patience` and `filter_seen`.
+                `patience`, `filter_seen` and `strategy`.
 
         Returns:
             The best epoch's metric on validation, as `val_ndcg@10`.
