@@ -27,13 +27,13 @@ def test_the_strategy_takes_all_devices_there_are(found):
     assert found["replicas"] == 2
 
 
-@pytest.mark.parametrize("model", ["masked", "next", "click"])
+@pytest.mark.parametrize("model", ["masked", "next", "click", "contrastive"])
 def test_two_replicas_end_with_the_weights_of_one(found, model):
     assert found[model]["steps"] >= 20
     assert found[model]["difference"] < 1e-5
 
 
-@pytest.mark.parametrize("model", ["masked", "next", "click"])
+@pytest.mark.parametrize("model", ["masked", "next", "click", "contrastive"])
 def test_two_replicas_report_the_losses_and_metrics_of_one(found, model):
     one, two = found[model]["logs"]
     assert sorted(one) == sorted(two)

@@ -19,6 +19,7 @@ import tfrec_llm as tr  # noqa: E402
 from tfrec_llm.models import (  # noqa: E402
     BehaviorEncoder,
     ClickModel,
+    ContrastiveModel,
     MaskedBehaviorModel,
     NextBehaviorModel,
 )
@@ -87,6 +88,13 @@ CASES = {
         lambda: keras.optimizers.AdamW(0.01, epsilon=1e-5, clipvalue=0.01),
         impressions(),
         lambda: {"weighted_metrics": ["auc"]},
+    ),
+    # Its negatives are the views of other users, on the other replica, too.
+    "contrastive": (
+        lambda: ContrastiveModel(encoder()),
+        lambda: keras.optimizers.Adam(0.01, epsilon=1e-5),
+        tr.data.contrastive_batches(sequences, max_length=8, batch_size=25),
+        dict,
     ),
 }
 
