@@ -58,7 +58,7 @@ class Drift:
         Example:
             >>> drift = Drift.of_counts("kind", {"top": 500, "hat": 500}, {"top": 90, "hat": 10})
             >>> round(drift.psi, 2), drift.by_chance
-            (0.83, 0.022)
+            (0.85, 0.011)
         """
         total, present = sum(before.values()), sum(now.values())
         expected = {one: present * count / max(total, 1) for one, count in before.items() if count}

@@ -32,10 +32,10 @@ def restore_optimizer(
         Whether they fit; if not, the optimizer starts anew.
 
     Example:
-        >>> table = keras.Variable(np.ones((2, 3)))
+        >>> table = keras.Variable(np.ones((2, 3), "float32"))
         >>> old, new = keras.optimizers.Adam(), keras.optimizers.Adam()
         >>> old.apply([keras.ops.ones((2, 3))], [table])
-        >>> grown = keras.Variable(np.ones((4, 3)))
+        >>> grown = keras.Variable(np.ones((4, 3), "float32"))
         >>> restore_optimizer(new, optimizer_state(old), [grown])
         True
         >>> keras.ops.convert_to_numpy(new.variables[2])[:, 0].round(2)
