@@ -176,6 +176,12 @@ WRONG = [
     ("POST", "/v1/events", {"events": [{"user": "a", "item": "b"}] * 1001}, 400),
     ("POST", "/v1/events", {"events": [{"user": "a", "item": "b", "time": 1e18}]}, (400, 422)),
     ("POST", "/v1/events", {"events": [{"user": "a", "item": "b", "time": "soon"}]}, 422),
+    (
+        "POST",
+        "/v1/events",
+        {"events": [{"user": "a", "item": "b", "time": "0001-01-01T00:00:00+14:00"}]},
+        400,
+    ),
     ("POST", "/v1/events", {"events": [{"user": "a", "item": "b" * 300}]}, 422),
     ("POST", "/v1/events", b"x" * 2_000_000, 413),
     ("GET", "/v1/users/" + "x" * 300, None, 422),

@@ -201,6 +201,8 @@ def create_app(
         ]
         if any(event.time > now + _AHEAD for event in kept):
             raise HTTPException(400, "An event is more than a day in the future.")
+        if any(event.time < 0 for event in kept):
+            raise HTTPException(400, "An event is older than 1970.")
         new = await service.add(kept)
         accepted = sum(new)
         if recorder is not None:
