@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrec_llm.errors import DataFileError
+from tfrec_llm.errors import DataFileError, StoreError
 from tfrec_llm.monitoring import ServedLog
 from tfrec_llm.serving import Event, Recorder, TrainingSnapshot, UserKey
 
@@ -60,6 +60,18 @@ def test_a_user_is_erased_from_what_is_written_and_what_waits(tmp_path):
     recorder.close()
     served = ServedLog.read(tmp_path)
     assert (len(served.lists), len(served.events)) == (1, 1)
+
+
+def test_a_user_who_could_not_be_erased_is_told_of_and_gone_from_the_other_files(tmp_path):
+    damaged = tmp_path / "events" / "20200101T000000.000000-a.parquet"
+    recorder = Recorder(tmp_path)
+    recorder.add_list(**LIST)
+    damaged.write_bytes(b"PAR1 not really")
+    with pytest.raises(StoreError, match="20200101"):
+        recorder.erase("anna")
+    damaged.unlink()
+    assert recorder.erase("anna") == 0
+    recorder.close()
 
 
 def test_old_files_are_removed_and_a_full_disk_loses_rows_not_requests(tmp_path, monkeypatch):

@@ -87,3 +87,10 @@ def test_a_folder_without_a_model_is_told(tmp_path, capsys):
     (tmp_path / "keys.txt").write_text("\n")
     assert main(["serve", str(tmp_path), "--api-keys", str(tmp_path / "keys.txt")]) == 1
     assert "names no key" in capsys.readouterr().err
+
+
+def test_a_record_needs_a_key_by_which_users_can_be_erased_later(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TFREC_LOG_KEY", raising=False)
+    assert main(["serve", str(tmp_path), "--record", str(tmp_path / "record")]) == 2
+    assert "TFREC_LOG_KEY" in capsys.readouterr().err
+    assert not (tmp_path / "record").exists()

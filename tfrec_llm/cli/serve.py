@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="write down lists and events, for tfrec-llm monitor; users' ids as keyed hashes only, "
-        "by the key in TFREC_LOG_KEY",
+        "by the key in TFREC_LOG_KEY, which it needs",
     )
     parser.add_argument(
         "--record-days", type=rate, metavar="DAYS", help="remove records after so long"
@@ -112,6 +112,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--catalogue and --recommender go together.")
     if arguments.record_days is not None and arguments.record is None:
         raise UsageError("--record-days goes with --record.")
+    log_key = os.environ.get("TFREC_LOG_KEY")
+    if arguments.record is not None and not log_key:
+        raise UsageError(
+            "--record needs a secret of yours in TFREC_LOG_KEY: under a key that is lost with the "
+            "process, nobody could erase a user from the record any more."
+        )
     start_tensorflow()
     try:
         import uvicorn
@@ -141,7 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
         max_batch=arguments.max_batch,
         timeout=arguments.timeout,
         poll_seconds=arguments.poll,
-        log_key=os.environ.get("TFREC_LOG_KEY"),
+        log_key=log_key,
     )
     store = _store(arguments)
     upkeep = []

@@ -49,7 +49,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too long.",
         422: "A field is missing or wrong.",
         429: "Too many requests.",
-        503: "The store of histories cannot be reached; send it again later.",
+        503: "The store of histories, or the record, is out of reach; send it again later.",
     }.items()
 }
 _UserId = Annotated[str, Path(min_length=1, max_length=256)]
@@ -231,11 +231,12 @@ def create_app(
 
     @app.delete("/v1/users/{user:path}", tags=["shop"])
     async def erase_user(request: Request, user: _UserId) -> messages.ErasedResponse:
-        """Erases what is kept of a user."""
+        """Erases what is kept of a user, in the store and in the record."""
         note(request, user)
+        erased = await service.erase(user)
         if recorder is not None:
             await asyncio.to_thread(recorder.erase, user)
-        return messages.ErasedResponse(erased=await service.erase(user))
+        return messages.ErasedResponse(erased=erased)
 
     def version_of(model: str, version: int | None = None) -> ExportedModel:
         if model != name:
@@ -354,7 +355,7 @@ def create_app(
     @app.exception_handler(StoreError)
     @app.exception_handler(OverloadedError)
     async def unavailable(request: Request, error: Exception) -> Response:
-        return told(503, "The histories cannot be reached now.", {"Retry-After": "1"})
+        return told(503, "What is kept of users is out of reach now.", {"Retry-After": "1"})
 
     app.include_router(item_routes(versions, options, name))
     app.include_router(page_routes())

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfrec_llm.data.atomic import replace_file
+from tfrec_llm.errors import StoreError
 from tfrec_llm.serving.histories import Event
 from tfrec_llm.serving.user_key import UserKey
 
@@ -169,9 +170,14 @@ class Recorder:
 
         Args:
             user: Raw id. Rows that were written under another key are not found.
+
+        Raises:
+            StoreError: If a file cannot be rewritten, so that the user may still stand in it; the
+                others are.
         """
         name = self._key.of(user)
         erased = 0
+        failed: list[str] = []
         with self._writing:
             self._write()
             for path in self._files():
@@ -179,6 +185,11 @@ class Recorder:
                     erased += _without(path, name)
                 except FileNotFoundError:  # another server has removed it
                     continue
+                except (OSError, pa.ArrowException) as error:
+                    failed.append(f"{path}: {error}")
+        if failed:
+            _log.error("user not erased from the record", extra={"files": failed})
+            raise StoreError(f"A user may still stand in {failed[0]}")
         return erased
 
     def close(self) -> None:
