@@ -549,6 +549,15 @@ def test_the_openapi_document_describes_the_shops_routes(client):
     )
 
 
+def test_the_openapi_document_tells_how_to_ask_as_tensorflow_serving_is_asked(client):
+    predict = client.get("/openapi.json").json()["paths"]["/v1/models/{model}:predict"]["post"]
+    body = predict["requestBody"]["content"]["application/json"]["schema"]
+    (name,) = predict["parameters"][0]["schema"]["enum"]
+    (rows,) = body["properties"]["instances"]["examples"]
+    assert set(body["properties"]) == {"signature_name", "instances", "inputs"}
+    assert client.post(f"/v1/models/{name}:predict", json={"instances": rows}).status_code == 200
+
+
 def test_many_events_at_once_are_all_kept(client):
     def post(number):
         events = [{"user": "crowd", "item": f"i{number}-{i}", "time": i} for i in range(5)]

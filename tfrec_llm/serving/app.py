@@ -54,6 +54,13 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _UserId = Annotated[str, Path(min_length=1, max_length=256)]
 _Version = Annotated[int, Path(ge=0, lt=2**63)]
+# Clients of TensorFlow Serving do not always say that they send JSON, so the body is read as it is.
+_PREDICT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": messages.PredictRequest.model_json_schema()}},
+    }
+}
 
 
 def create_app(
@@ -80,6 +87,7 @@ def create_app(
     """
     options = options or ServerOptions()
     name = options.name or versions.folder.resolve().name
+    model_name = Annotated[str, Path(json_schema_extra={"enum": [name]})]
     measures = Measures()
     service = RecommendationService(
         versions,
@@ -258,28 +266,32 @@ def create_app(
         note(request, signature=signature, version=model.version)
         return JSONResponse(tensorflow_serving.response(outputs, by_rows))
 
-    @app.post("/v1/models/{model}:predict", tags=["TensorFlow Serving"])
-    async def predict(request: Request, model: str) -> Response:
+    @app.post("/v1/models/{model}:predict", tags=["TensorFlow Serving"], openapi_extra=_PREDICT)
+    async def predict(request: Request, model: model_name) -> Response:
         """Calls a signature of the newest version."""
         return await predicted(request, version_of(model))
 
-    @app.post("/v1/models/{model}/versions/{version}:predict", tags=["TensorFlow Serving"])
-    async def predict_version(request: Request, model: str, version: _Version) -> Response:
+    @app.post(
+        "/v1/models/{model}/versions/{version}:predict",
+        tags=["TensorFlow Serving"],
+        openapi_extra=_PREDICT,
+    )
+    async def predict_version(request: Request, model: model_name, version: _Version) -> Response:
         """Calls a signature of a version."""
         return await predicted(request, version_of(model, version))
 
     @app.get("/v1/models/{model}/metadata", tags=["TensorFlow Serving"])
-    async def model_metadata(model: str) -> Response:
+    async def model_metadata(model: model_name) -> Response:
         """Signatures of the newest version."""
         return JSONResponse(tensorflow_serving.metadata(name, version_of(model)))
 
     @app.get("/v1/models/{model}/versions/{version}/metadata", tags=["TensorFlow Serving"])
-    async def version_metadata(model: str, version: _Version) -> Response:
+    async def version_metadata(model: model_name, version: _Version) -> Response:
         """Signatures of a version."""
         return JSONResponse(tensorflow_serving.metadata(name, version_of(model, version)))
 
     @app.get("/v1/models/{model}/versions/{version}", tags=["TensorFlow Serving"])
-    async def version_status(model: str, version: _Version) -> Response:
+    async def version_status(model: model_name, version: _Version) -> Response:
         """How a version stands."""
         version_of(model)
         states = [one for one in versions.states() if one.version == version]
@@ -288,7 +300,7 @@ def create_app(
         return JSONResponse(tensorflow_serving.status(states))
 
     @app.get("/v1/models/{model}", tags=["TensorFlow Serving"])
-    async def model_status(model: str) -> Response:
+    async def model_status(model: model_name) -> Response:
         """How the versions stand."""
         version_of(model)
         return JSONResponse(tensorflow_serving.status(versions.states()))

@@ -94,6 +94,18 @@ class RecommendResponse(Message):
     version: int
 
 
+class PredictRequest(Message):
+    """Asks a signature, in TensorFlow Serving's form: by `instances` or by `inputs`."""
+
+    signature_name: str = Field("serving_default", description="Such as `recommend` or `score`.")
+    instances: list[Any] | None = Field(
+        None,
+        description="The users, each with its inputs by name.",
+        examples=[[{"history": ["A13"]}]],
+    )
+    inputs: Any = Field(None, description="The inputs by name, each of all users.")
+
+
 class EventMessage(Message):
     """Something a user did."""
 
