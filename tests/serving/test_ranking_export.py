@@ -121,9 +121,10 @@ def test_probabilities_of_raw_ids_are_those_of_predict(impressions, vocabularies
     assert set(found) == {"probabilities", "known"}
     np.testing.assert_allclose(found["probabilities"].numpy()[:, 0], expected, atol=2e-6)
     assert not found["probabilities"].numpy()[:, 1].any()
-    assert len(list(read_warmup(folder))) == 3
-    assert all(served(**{n: tf.constant(v) for n, v in asked.items()})
-               for _, asked in read_warmup(folder))  # fmt: skip
+    warmup = list(read_warmup(folder))
+    assert {name for name, _ in warmup} == set(loaded.signatures)
+    assert all(loaded.signatures[name](**{n: tf.constant(v) for n, v in asked.items()})
+               for name, asked in warmup)  # fmt: skip
     about = json.loads((folder / "assets.extra" / "tfrec_llm.json").read_text())
     assert about["behaviors"] == ["view", "buy"]
     assert about["padding"]["history"] == ""
@@ -135,7 +136,9 @@ def test_models_of_several_labels_and_that_read_both_ways_are_exported_too(
     vocabulary = vocabularies["vocabulary"]
     encoder = tr.models.BehaviorEncoder(vocabulary.size, causal=False, **SIZES)
     model = wide(tr.models.ConversionModel(encoder))
-    folder = export_ranking_model(model, tmp_path / "clicks" / "7", vocabulary)
+    folder = export_ranking_model(
+        model, tmp_path / "clicks" / "7", vocabulary, rank_by="conversion"
+    )
     plain = tr.data.BehaviorLog(impressions.table, history=impressions.history)
     batches = tr.data.ranking_batches(
         plain, vocabulary, labels=None, max_length=6, histories="masked"
@@ -147,6 +150,32 @@ def test_models_of_several_labels_and_that_read_both_ways_are_exported_too(
     assert set(found) == {*expected, "known"}
     for task, values in expected.items():
         np.testing.assert_allclose(found[task].numpy()[:, 0], values, atol=2e-6)
+    check_lists(loaded.signatures, raw_request(impressions, "", ()), "conversion")
+
+
+def check_lists(signatures, asked, rank_by):
+    """Asks for lists of all candidates that are shown to anybody, and for users' vectors."""
+    rows = len(asked["candidates"])
+    shown = asked["candidates"][:7, 0]
+    asked["candidates"] = tf.tile(tf.concat([[""], shown], 0)[None], [rows, 1])
+    scored = {name: values.numpy() for name, values in signatures["score"](**asked).items()}
+    k = np.resize([3, 0, 20], rows).astype(np.int32)
+    found = signatures["recommend"](**asked, k=tf.constant(k))
+    found = {name: values.numpy() for name, values in found.items()}
+    assert set(found) == {"items", *scored}
+    for row, length in enumerate(np.minimum(k, 7)):
+        order = 1 + np.argsort(-scored[rank_by][row, 1:], kind="stable")[:length]
+        candidates = asked["candidates"][row].numpy()
+        assert found["items"][row].tolist() == [*candidates[order], *[b""] * (8 - length)]
+        for name, values in scored.items():
+            assert found[name][row, :length].tolist() == values[row, order].tolist()
+            assert not found[name][row, length:].any()
+    read = {name: values for name, values in asked.items() if name in ("history", "behaviors")}
+    vectors = signatures["embed"](**read)["embeddings"].numpy()
+    empty = (asked["history"].numpy() == b"").all(axis=1)
+    assert vectors.shape == (rows, 8)
+    assert empty.any()
+    assert (np.abs(vectors).sum(axis=1) == 0).tolist() == empty.tolist()
 
 
 def test_what_does_not_belong_together_is_told(impressions, vocabularies, tmp_path):
@@ -160,6 +189,8 @@ def test_what_does_not_belong_together_is_told(impressions, vocabularies, tmp_pa
         export_ranking_model(model, tmp_path / "1", vocabulary, context=encoding_of(impressions))
     with pytest.raises(ValueError, match="0 kinds of behaviour, and 1 are named"):
         export_ranking_model(model, tmp_path / "1", vocabulary, behaviors=["view"])
+    with pytest.raises(ValueError, match="rank_by must be one of"):
+        export_ranking_model(model, tmp_path / "1", vocabulary, rank_by="conversion")
     (tmp_path / "file").write_text("")
     with pytest.raises(SavedModelError, match="is a file"):
         export_ranking_model(model, tmp_path / "file", vocabulary)

@@ -33,17 +33,23 @@ def export_ranking_model(
     behaviors: tuple[str, ...] | list[str] = (),
     max_length: int | None = None,
     histories: str | None = None,
+    rank_by: str | None = None,
 ) -> Path:
     """Writes a model of clicks or conversions as a SavedModel that takes raw ids.
 
     The probabilities are those that `predict` gives of `ranking_batches` made with the same
-    arguments. Its signature takes a user a row: `history` `[n, length]`, the raw ids of what the
+    arguments. Its signatures take a user a row: `history` `[n, length]`, the raw ids of what the
     user did, oldest first; `behaviors`, their kinds, where the model reads them; `candidates`
     `[n, m]`, what is shown; `user` `[n]` where the model reads profiles; and `context_NAME`
     `[n, m]`, raw values: strings, numbers, or seconds since 1970. Rows are filled with the padding
-    that `assets.extra/tfrec_llm.json` names, context with the empty string or NaN. It gives
-    `probabilities` `[n, m]`, or one such output a task, and `known`, whether the candidate is in
-    the vocabulary.
+    that `assets.extra/tfrec_llm.json` names, context with the empty string or NaN.
+
+    - `score`, which is the default, gives `probabilities` `[n, m]`, or one such output a task, and
+      `known`, whether the candidate is in the vocabulary.
+    - `recommend` takes `k` `[n]`, too, and gives the same of the best candidates alone, the best
+      first, and `items`, their raw ids; places that nothing fills hold the padding.
+    - `embed` takes `history` and `behaviors`, and gives `embeddings` `[n, emb_dim]`, the encoder's
+      state behind them: zeros where the history is empty.
 
     Args:
         model: A trained model.
@@ -58,12 +64,13 @@ def export_ranking_model(
         max_length: Newest behaviours that are read; None for the encoder's.
         histories: `"own"` or `"masked"`, as the model was trained; None for `"own"` of causal
             encoders and `"masked"` of others.
+        rank_by: Output by which `recommend` ranks, such as `"conversion"`; None for the first.
 
     Returns:
         Folder of the version.
 
     Raises:
-        ValueError: If vocabularies or encoding do not fit the model.
+        ValueError: If vocabularies, encoding or `rank_by` do not fit the model.
         SavedModelError: If it cannot be written, or the folder holds something else.
 
     Example:
@@ -87,6 +94,10 @@ def export_ranking_model(
     if histories not in ("own", "masked"):
         raise ValueError(f"histories must be 'own' or 'masked', got {histories!r}.")
     _check(model, vocabulary, candidates, profiles, context, behaviors)
+    outputs = _outputs(model)
+    rank_by = outputs[0] if rank_by is None else rank_by
+    if rank_by not in outputs:
+        raise ValueError(f"rank_by must be one of {outputs}, got {rank_by!r}.")
     max_length = model.encoder.max_length if max_length is None else max_length
     folder = version_folder(Path(path))
 
@@ -109,8 +120,8 @@ def export_ranking_model(
         kinds=tuple(behaviors),
         max_length=max_length,
         masked=histories == "masked",
+        rank_by=rank_by,
     )
-    signature = graph.score.get_concrete_function()
     description = {
         "format": RANKING_FORMAT,
         "tfrec_llm": tfrec_llm.__version__,
@@ -124,12 +135,12 @@ def export_ranking_model(
         "context": [] if context is None else [spec.get_config() for spec in context.specs],
         "max_length": max_length,
         "histories": histories,
+        "rank_by": rank_by,
     }
     try:
         with replace_folder(folder) as temporary:
-            tf.saved_model.save(graph, str(temporary), signatures=signature)
-            specs = signature.structured_input_signature[0]
-            write_warmup(temporary, folder.parent.name, _requests(specs))
+            tf.saved_model.save(graph, str(temporary), signatures=graph.signatures)
+            write_warmup(temporary, folder.parent.name, _requests(graph.signatures))
             (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
     except OSError as error:
         raise SavedModelError(
@@ -175,13 +186,22 @@ def _check(
         )
 
 
-def _requests(specs: Any) -> Any:
-    """Yields requests of one user and of many, of short and long lists."""
+def _outputs(model: Any) -> list[str]:
+    """Returns the names of a model's probabilities, as the graph calls them."""
+    candidates = keras.KerasTensor((None, None), dtype="int32")
+    found = model.compute_output_spec({"candidates": candidates})
+    return list(found) if isinstance(found, dict) else ["probabilities"]
+
+
+def _requests(signatures: dict[str, Any]) -> Any:
+    """Yields requests of every signature, of one user and of many, of short and long lists."""
     for rows, length in ((1, 8), (1, 64), (8, 32)):
-        inputs = {}
-        for spec in specs:
-            shape = [rows, length, *(size or 1 for size in spec.shape[2:])][: len(spec.shape)]
-            dtype = object if spec.dtype.name == "string" else spec.dtype.as_numpy_dtype
-            value: Any = "" if dtype is object else 0
-            inputs[spec.name] = np.full(shape, value, dtype)
-        yield "serving_default", inputs
+        for name, function in signatures.items():
+            inputs = {}
+            for spec in function.input_signature:
+                shape = [rows, length, *(size or 1 for size in spec.shape[2:])][: len(spec.shape)]
+                dtype = object if spec.dtype.name == "string" else spec.dtype.as_numpy_dtype
+                value: Any = "" if dtype is object else 0
+                # As many items are listed as there are candidates.
+                inputs[spec.name] = np.full(shape, length if spec.name == "k" else value, dtype)
+            yield name, inputs

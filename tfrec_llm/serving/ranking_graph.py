@@ -41,6 +41,7 @@ class RankingGraph(tf.Module):
         kinds: Names of the kinds of behaviour, in the order of their numbers.
         max_length: Newest behaviours that are read.
         masked: Whether the mask stands behind a history, as in batches of `histories="masked"`.
+        rank_by: The output by which `recommend` ranks.
     """
 
     def __init__(
@@ -54,13 +55,15 @@ class RankingGraph(tf.Module):
         kinds: tuple[str, ...],
         max_length: int,
         masked: bool,
+        rank_by: str,
     ):
         super().__init__(name="ranking")
         # Past TensorFlow's own bookkeeping: it would save signatures of the model's layers, too.
         object.__setattr__(self, "_model", model)
         self._weights = [weight.value for weight in model.variables]
-        self._max_length, self._masked = max_length, masked
+        self._max_length, self._masked, self._rank_by = max_length, masked, rank_by
         self._items, self._candidates = items.table, candidates.table
+        self._padding = tf.constant(candidates.padding, candidates.dtype)
         self._users = None if users is None else users.table
         self._kinds = None
         if model.encoder.num_behaviors:
@@ -80,13 +83,46 @@ class RankingGraph(tf.Module):
             specs.append(tf.TensorSpec(shape, code.dtype, name=f"context_{name}"))
         self._names = [spec.name for spec in specs]
         self.score = tf.function(self._score, input_signature=specs)
+        k = tf.TensorSpec([None], tf.int32, name="k")
+        self.recommend = tf.function(self._recommend, input_signature=[*specs, k])
+        read = [spec for spec in specs if spec.name in ("history", "behaviors")]
+        self.embed = tf.function(self._embed, input_signature=read)
 
-    def _score(self, *inputs):
-        given = dict(zip(self._names, inputs, strict=True))
-        candidates = self._candidates.lookup(given["candidates"])
-        shape = tf.shape(candidates)
-        kinds = None if self._kinds is None else self._kinds.lookup(given["behaviors"])
-        batch = newest_behaviors(self._items.lookup(given["history"]), kinds, self._max_length)
+    @property
+    def signatures(self) -> dict[str, Any]:
+        """The functions to save, by the names that requests call them by."""
+        return {
+            "serving_default": self.score,
+            "score": self.score,
+            "recommend": self.recommend,
+            "embed": self.embed,
+        }
+
+    def _recommend(self, *inputs):
+        *asked, k = inputs
+        scored = self._score(*asked)
+        candidates = dict(zip(self._names, asked, strict=True))["candidates"]
+        # Padding stands behind all.
+        rank = tf.where(candidates == self._padding, -1.0, scored[self._rank_by])
+        width = tf.clip_by_value(tf.reduce_max(tf.maximum(k, 0)), 0, tf.shape(rank)[1])
+        best, places = tf.math.top_k(rank, width)
+        listed = (best >= 0.0) & (tf.range(width)[None] < k[:, None])
+        found = {name: tf.gather(values, places, batch_dims=1) for name, values in scored.items()}
+        known = found.pop("known") & listed
+        items = tf.where(listed, tf.gather(candidates, places, batch_dims=1), self._padding)
+        found = {name: tf.where(listed, values, 0.0) for name, values in found.items()}
+        return {"items": items, **found, "known": known}
+
+    def _embed(self, history, behaviors=None):
+        batch, read = self._read(history, behaviors)
+        hidden = self._model.encoder(batch, training=False)
+        vectors = tf.cast(hidden[:, -1], tf.float32)
+        return {"embeddings": tf.where(read > 0, vectors, 0.0)}
+
+    def _read(self, history, behaviors):
+        """Returns the batch of histories, and how many behaviours of each are read, `[n, 1]`."""
+        kinds = None if self._kinds is None else self._kinds.lookup(behaviors)
+        batch = newest_behaviors(self._items.lookup(history), kinds, self._max_length)
         read = tf.reduce_sum(batch["segments"], axis=1, keepdims=True)
         if self._masked:
             batch["positions"] += batch["segments"]
@@ -95,6 +131,13 @@ class RankingGraph(tf.Module):
                 name: tf.pad(values, [[0, 0], [0, 1]], constant_values=last[name])
                 for name, values in batch.items()
             }
+        return batch, read
+
+    def _score(self, *inputs):
+        given = dict(zip(self._names, inputs, strict=True))
+        candidates = self._candidates.lookup(given["candidates"])
+        shape = tf.shape(candidates)
+        batch, read = self._read(given["history"], given.get("behaviors"))
         batch["target_positions"] = tf.fill(shape, tf.shape(batch["items"])[1] - 1)
         batch["history_lengths"] = tf.broadcast_to(read, shape)
         batch["candidates"] = candidates
