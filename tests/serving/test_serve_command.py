@@ -89,6 +89,15 @@ def test_a_folder_without_a_model_is_told(tmp_path, capsys):
     assert "names no key" in capsys.readouterr().err
 
 
+def test_how_versions_of_new_items_are_exported_is_checked_at_the_start(tmp_path, capsys):
+    files = ["--recommender", "shop.tfrec", "--catalogue", "items.parquet"]
+    for options in (["--export-options", "--exclude A13 --such"], ["--export-options=-k 0"]):
+        assert main(["serve", str(tmp_path), *files, *options]) == 2
+        assert "options of tfrec-llm export" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path), *options]) == 2
+    assert "goes with --catalogue" in capsys.readouterr().err
+
+
 def test_a_record_needs_a_key_by_which_users_can_be_erased_later(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("TFREC_LOG_KEY", raising=False)
     assert main(["serve", str(tmp_path), "--record", str(tmp_path / "record")]) == 2

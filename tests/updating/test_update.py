@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import tfrec_llm as tr
@@ -180,7 +181,13 @@ def test_the_command_publishes_and_goes_on_from_there(year, champion, tmp_path, 
     served = str(tmp_path / "serving" / "shop")
     log.take((days >= 40) & (days < 50)).to_parquet(week)
     champion.save(model)
+    users = log.user.unique().to_pylist()
+    profiles = pa.table({"who": users, "country": np.resize(["PL", "CZ"], len(users))})
+    pq.write_table(profiles, tmp_path / "users.parquet")
+    out_of_stock = champion.vocabulary.ids[0].as_py()
     command = ["update", model, week, "-o", served, "--epochs", "1", "--tolerance", "0.9"]
+    command += ["--profiles", str(tmp_path / "users.parquet"), "--profiles-key", "who"]
+    command += ["--exclude", str(out_of_stock)]
     assert main(command) == 0
     assert "published as" in capsys.readouterr().out
     recommender = tr.Recommender.load(model)
@@ -188,6 +195,10 @@ def test_the_command_publishes_and_goes_on_from_there(year, champion, tmp_path, 
     assert recommender.histories.lengths.sum() == len(known)
     exported = ExportedModel(f"{served}/1")
     assert exported.vocabulary == recommender.vocabulary
+    cold = exported.cold_start.recommend(1000, profile={"country": "PL"})
+    assert cold.source == "profile"
+    assert len(cold.items) == len(exported.vocabulary) - 1
+    assert out_of_stock not in cold.items
     new = log.times()[days >= 40].min()
     assert exported.snapshot.item_counts.sum() == np.count_nonzero(known.times() >= new)
     record = json.loads((tmp_path / "shop.tfrec" / "training.json").read_text())

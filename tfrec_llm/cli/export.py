@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tfrec_llm.cli.argument_types import names, positive
+from tfrec_llm.cli.export_options import add_export_arguments, export_options
 from tfrec_llm.cli.framework import recommender_class
 from tfrec_llm.cli.held_out import read_record
-from tfrec_llm.cli.log_files import read_catalogue
-from tfrec_llm.cli.recommend import as_ids
+from tfrec_llm.cli.log_files import PLAIN, read_catalogue
 from tfrec_llm.cli.usage_error import UsageError
 
 SUMMARY = "export a saved recommender for TensorFlow Serving"
@@ -31,32 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder of the served model, in which the next version is written; or of a version",
     )
-    parser.add_argument(
-        "-k",
-        type=positive,
-        default=10,
-        metavar="K",
-        help="items a user where a request names no number (default: %(default)s)",
-    )
-    parser.add_argument("--candidates", type=names, metavar="X,Y", help="recommend only these")
-    parser.add_argument("--exclude", type=names, metavar="X,Y", help="never recommend these")
+    add_export_arguments(parser)
     parser.add_argument(
         "--filter-seen",
         action=argparse.BooleanOptionalAction,
         help="whether to leave out what a user did already (default: as trained)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=["float32", "float16", "int8"],
-        default="float32",
-        help="of the items' vectors (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--index",
-        choices=["exact", "approximate", "product"],
-        default="exact",
-        help="how the server finds the best items; all but exact need the extra [faiss] "
-        "(default: %(default)s)",
     )
     parser.add_argument(
         "--catalogue", metavar="FILE", help="CSV or Parquet, what is known of the items by now"
@@ -74,18 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     recommender: Any = recommender_class().load(arguments.model)
     if arguments.catalogue is not None:
         _take_up(recommender, arguments.catalogue, arguments.catalogue_key or "item")
-    kind = recommender.vocabulary.ids.type
     filter_seen = arguments.filter_seen
     if filter_seen is None:
         filter_seen = record.get("filter_seen", True)
     folder = recommender.export(
-        arguments.output,
-        k=arguments.k,
-        filter_seen=filter_seen,
-        candidates=as_ids(arguments.candidates, kind, "items"),
-        exclude=as_ids(arguments.exclude, kind, "items"),
-        precision=arguments.precision,
-        index=arguments.index,
+        arguments.output, filter_seen=filter_seen, **export_options(arguments, recommender)
     )
     print(f"exported to {folder}")
 
@@ -95,8 +66,7 @@ def _take_up(recommender: Any, path: str, key: str) -> None:
     import pyarrow as pa
 
     ids = "string" if pa.types.is_string(recommender.vocabulary.ids.type) else None
-    reading = {"format": None, "delimiter": ",", "encoding": "utf-8"}
-    catalogue = read_catalogue(path, reading, key=key, ids=ids)
+    catalogue = read_catalogue(path, PLAIN, key=key, ids=ids)
     before = len(recommender.vocabulary)
     recommender.extend(catalogue.ids if recommender.item_features else [], catalogue=catalogue)
     print(f"{len(recommender.vocabulary) - before:,} new items")

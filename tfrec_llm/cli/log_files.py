@@ -29,6 +29,9 @@ _DEFAULTS: dict[str, Any] = {
     "encoding": "utf-8",
 }
 
+# How tables beside the log are read where nothing says otherwise.
+PLAIN: dict[str, Any] = {"format": None, "delimiter": ",", "encoding": "utf-8"}
+
 
 def add_log_arguments(parser: argparse.ArgumentParser, *, recorded: bool = False) -> None:
     """Adds the files of a log and how to read them.

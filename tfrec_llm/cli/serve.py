@@ -4,10 +4,12 @@ import argparse
 import logging
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfrec_llm.cli import export
 from tfrec_llm.cli.argument_types import positive, rate
 from tfrec_llm.cli.framework import start_tensorflow
 from tfrec_llm.cli.log_files import lines_of
@@ -88,6 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "exported from --recommender, which must read item features",
     )
     parser.add_argument(
+        "--export-options",
+        type=shlex.split,
+        default=[],
+        metavar="TEXT",
+        help="how these versions are exported: options of tfrec-llm export, in one argument, such "
+        "as '--exclude A13 --index approximate'",
+    )
+    parser.add_argument(
         "--record",
         type=Path,
         metavar="FOLDER",
@@ -110,6 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
     if (arguments.catalogue is None) != (arguments.recommender is None):
         raise UsageError("--catalogue and --recommender go together.")
+    _check_export_options(arguments)
     if arguments.record_days is not None and arguments.record is None:
         raise UsageError("--record-days goes with --record.")
     log_key = os.environ.get("TFREC_LOG_KEY")
@@ -154,7 +165,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.catalogue is not None:
         from tfrec_llm.serving.catalogue_watch import CatalogueWatch
 
-        watch = CatalogueWatch(arguments.recommender, arguments.catalogue, arguments.model)
+        watch = CatalogueWatch(
+            arguments.recommender,
+            arguments.catalogue,
+            arguments.model,
+            options=arguments.export_options,
+        )
         upkeep.append(watch.check)
     versions = ModelVersions(arguments.model)
     recorder = None
@@ -177,6 +193,19 @@ def run(arguments: argparse.Namespace) -> None:
         server_header=False,
     )
     uvicorn.Server(config).run()
+
+
+def _check_export_options(arguments: argparse.Namespace) -> None:
+    """Refuses now what would else fail when the catalogue changes."""
+    options = arguments.export_options
+    if options and arguments.catalogue is None:
+        raise UsageError("--export-options goes with --catalogue.")
+    parser = argparse.ArgumentParser(prog="--export-options", add_help=False)
+    export.add_arguments(parser)
+    try:
+        parser.parse_args([str(arguments.recommender), "-o", str(arguments.model), *options])
+    except SystemExit as error:
+        raise UsageError("--export-options are options of tfrec-llm export.") from error
 
 
 def _store(arguments: argparse.Namespace) -> "HistoryStore":

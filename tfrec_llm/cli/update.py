@@ -6,6 +6,7 @@ from typing import Any
 
 from tfrec_llm.cli.argument_types import positive, rate, share
 from tfrec_llm.cli.exit_codes import NOTICED
+from tfrec_llm.cli.export_options import add_export_arguments, export_options
 from tfrec_llm.cli.framework import recommender_class
 from tfrec_llm.cli.held_out import read_record, write_record
 from tfrec_llm.cli.log_files import add_log_arguments, read_catalogue, read_log, reading_options
@@ -75,9 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "asks for a lead (default: %(default)s)",
     )
     exported = parser.add_argument_group("the version")
-    exported.add_argument("-k", type=positive, default=10, metavar="K", help="(default: 10)")
-    exported.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
-    exported.add_argument("--index", choices=["exact", "approximate", "product"], default="exact")
+    add_export_arguments(exported)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,7 +96,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     target = arguments.save or arguments.model
     check_target(target)
-    options = {"k": arguments.k, "precision": arguments.precision, "index": arguments.index}
     found = update(
         champion,
         log,
@@ -110,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         tolerance=arguments.tolerance,
         filter_seen=record.get("filter_seen", True),
         export_to=arguments.output,
-        export_options=options,
+        export_options=export_options(arguments, champion),
         seed=arguments.seed,
     )
     print(found)
