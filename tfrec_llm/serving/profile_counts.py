@@ -99,8 +99,8 @@ class ProfileCounts:
             parts.append(_counted(feature, values, rows, items, num_items))
         if not parts:
             raise DataError(
-                f"No feature of {users!r} can be counted: they are neither categories, lists nor "
-                "numbers."
+                f"None of the features {dict(users.types)} can be counted: they are neither "
+                "categories, lists nor numbers. UserTable(..., types=) says otherwise."
             )
         return cls(pa.concat_tables(parts), edges, num_items)
 
