@@ -13,6 +13,7 @@ import httpx2
 from serving_shop import KINDS, shop_profiles
 from starlette.testclient import TestClient
 
+import tfrec_llm as tr
 from tfrec_llm.errors import SavedModelError, StoreError
 from tfrec_llm.serving import (
     Event,
@@ -21,6 +22,7 @@ from tfrec_llm.serving import (
     ServerOptions,
     SQLiteHistories,
     create_app,
+    export_model,
 )
 from tfrec_llm.serving.json_log import JsonLines
 
@@ -537,6 +539,20 @@ def test_a_version_that_cannot_be_loaded_changes_nothing(halves, tmp_path):
     copied(halves, folder, 2)
     assert versions.refresh()
     assert versions.get().version == 2
+    diverged(folder / "3")
+    assert not versions.refresh()
+    assert versions.get().version == 2
+    assert "not finite" in versions.states()[0].error
+
+
+def diverged(folder):
+    """Exports a model whose training has diverged."""
+    vocabulary = tr.data.Vocabulary(["a", "b", "c"])
+    encoder = tr.models.BehaviorEncoder(vocab_size=vocabulary.size, emb_dim=8, num_layers=1)
+    model = tr.models.NextBehaviorModel(encoder)
+    model.build()
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    export_model(tr.evaluation.ModelScorer(model, vocabulary), folder)
 
 
 def test_the_openapi_document_describes_the_shops_routes(client):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tfrec_llm.errors import DataFileError, SavedModelError, TfrecError
 from tfrec_llm.serving.exported_model import ExportedModel
 from tfrec_llm.serving.traffic import read_traffic, version_for
@@ -44,8 +46,8 @@ class ModelVersions:
 
     Without a file `traffic.json` the newest version answers everyone. A new version is loaded and
     warmed up before it answers; until then the old one does, and it finishes what it has begun.
-    One that cannot be loaded changes nothing. When the newest folder is removed, the one before
-    answers again.
+    One that cannot be loaded, or whose scores are no numbers, changes nothing. When the newest
+    folder is removed, the one before answers again.
 
     Args:
         folder: Of the model, with a folder for every version.
@@ -162,7 +164,7 @@ class ModelVersions:
         try:
             model = ExportedModel(folder)
             for signature, inputs in read_warmup(folder):
-                model.call(signature, inputs)
+                _check_finite(folder, signature, model.call(signature, inputs))
         except Exception as error:
             # Whatever is wrong with it, the versions that answer must go on.
             self._failed[version] = written
@@ -173,3 +175,12 @@ class ModelVersions:
         self._failed.pop(version, None)
         self._states[version] = VersionState(version, "AVAILABLE")
         return model
+
+
+def _check_finite(folder: Path, signature: str, outputs: Mapping[str, np.ndarray]) -> None:
+    """Refuses a model whose training diverged: its lists would be empty."""
+    for name, values in outputs.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise SavedModelError(
+                f"{folder} gives {name} by {signature} that are not finite: train it anew."
+            )
