@@ -41,6 +41,7 @@ def server(exported_shop, tmp_path):
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
+    ask.address = "127.0.0.1", port
     for _ in range(600):
         try:
             ask("/readyz")
@@ -67,14 +68,18 @@ def test_the_command_serves_stops_gracefully_and_keeps_events(server, tmp_path):
         thread.start()
     for thread in asked:
         thread.join()
+    with socket.create_connection(ask.address) as connection:
+        connection.sendall(b"GET /v1/users/private-anna NONSENSE\r\n\r\n")
+        assert b" 400 " in connection.recv(1000)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(timeout=60) in (0, -signal.SIGTERM)
     assert [answer["source"] for answer in answers] == ["popularity"] * 4
     lines = (tmp_path / "log").read_text().splitlines()
     assert "private" not in "".join(lines)
     assert "the-key" not in "".join(lines)
-    routes = [json.loads(line).get("route") for line in lines if line.startswith("{")]
-    assert routes.count("/v1/recommend") == 5
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [one.get("route") for one in told].count("/v1/recommend") == 5
+    assert {"warning", "info"} == {one["level"] for one in told}
     from tfrec_llm.serving import SQLiteHistories
 
     store = SQLiteHistories(tmp_path / "histories.sqlite")

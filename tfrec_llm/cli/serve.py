@@ -144,10 +144,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    log = logging.getLogger("tfrec_llm.serving")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    for name, level in (("tfrec_llm.serving", logging.INFO), ("uvicorn", logging.WARNING)):
+        log = logging.getLogger(name)
+        log.addHandler(handler)
+        log.setLevel(level)
+        log.propagate = False
     options = ServerOptions(
         name=arguments.name,
         api_keys=_keys(arguments.api_keys),
@@ -188,7 +189,7 @@ def run(arguments: argparse.Namespace) -> None:
         host=arguments.host,
         port=arguments.port,
         access_log=False,
-        log_level="warning",
+        log_config=None,
         timeout_graceful_shutdown=arguments.grace,
         server_header=False,
     )
