@@ -5,16 +5,19 @@
 Item vectors are drawn around the centres of a thousand kinds, of different lengths, as training
 leaves them; a user's vector is the mean of four items', with noise. Ten items are wanted. Each
 index is asked for one user after the other, by one thread. Recall is the share of the ten best
-that is found; memory is what the saved index takes. Prints a table and writes
-results/index.json beside this script, the picture docs/images/index.png and the table of
-docs/export.md.
+that is found; memory is what the saved index takes. usearch is measured, too, if it is there: it
+builds its graph on all cores. Prints a table and writes results/index.json beside this script,
+the picture docs/images/index.png and the table of docs/export.md.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,8 @@ INDEXES: dict[str, dict[str, Any] | None] = {
     "product codes, 16 bytes": {"share": 8, "num_codes": 16},
     "product codes, 32 bytes": {"share": 8, "num_codes": 32},
 }
+# Searched for at every step through the graph, as many as usearch takes by default and more.
+EXPANSIONS = (64, 512)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,14 +77,20 @@ def measured(size: int, num_users: int) -> dict[str, Any]:
     vectors *= 0.2 * np.exp(0.3 * rng.normal(size=(size, 1))).astype(np.float32)
     users = 3 * vectors[rng.integers(size, size=(num_users, 4))].mean(axis=1)
     users += 0.2 * rng.normal(size=users.shape).astype(np.float32)
-    found, best = {}, None
+    makers: dict[str, Callable[[], Any]] = {}
     for name, options in INDEXES.items():
-        start = time.perf_counter()
         if options is None:
-            index: Any = ExactIndex(DIM)
+            makers[name] = partial(ExactIndex, DIM)
         else:
             probes = max(1, round(size**0.5 / options["share"]))
-            index = ApproximateIndex(DIM, probes=probes, num_codes=options.get("num_codes"))
+            codes = options.get("num_codes")
+            makers[name] = partial(ApproximateIndex, DIM, probes=probes, num_codes=codes)
+    if importlib.util.find_spec("usearch") is not None:
+        makers |= {f"usearch, {width} candidates": partial(Usearch, width) for width in EXPANSIONS}
+    found, best = {}, None
+    for name, make in makers.items():
+        start = time.perf_counter()
+        index = make()
         index.add(np.arange(size), vectors)
         built = time.perf_counter() - start
         lists, times = [], []
@@ -102,6 +113,27 @@ def measured(size: int, num_users: int) -> dict[str, Any]:
         }
         print(size, name, found[name], file=sys.stderr, flush=True)
     return found
+
+
+class Usearch:
+    """The other kept library that was thought of: a graph of near neighbours (HNSW)."""
+
+    def __init__(self, expansion: int):
+        from usearch.index import Index
+
+        self._index = Index(ndim=DIM, metric="ip", dtype="f32", expansion_search=expansion)
+
+    def add(self, items: np.ndarray, vectors: np.ndarray) -> None:
+        self._index.add(items, vectors)
+
+    def search(self, queries: np.ndarray, k: int) -> Any:
+        from tfrec_llm.serving.item_index import Nearest
+
+        found = self._index.search(queries, k, threads=1)
+        return Nearest(np.atleast_2d(found.keys), -np.atleast_2d(found.distances))
+
+    def save(self, path: str) -> None:
+        self._index.save(path)
 
 
 def table(results: dict[str, Any]) -> str:
