@@ -281,6 +281,14 @@ def test_the_log_tells_what_happened_but_never_who_and_with_which_key(served, ca
 
 def test_measures_are_there_for_prometheus(served):
     client = served()
+    # What did not happen yet is there as well, so that rules see that it does not.
+    text = client.get("/metrics").text
+    for line in (
+        'tfrec_recommendations_total{source="fallback",version="1"} 0.0',
+        'tfrec_events_total{outcome="accepted"} 0.0',
+        'tfrec_recorded_rows_total{outcome="dropped"} 0.0',
+    ):
+        assert line in text
     client.post("/v1/recommend", json={"user": "a"})
     client.post("/v1/events", json={"events": [{"user": "a", "item": "tops-1"}]})
     text = client.get("/metrics").text

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_SOURCES = ("model", "profile", "popularity", "fallback")
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -49,6 +50,11 @@ class Measures:
             ["version"],
             registry=self._registry,
         )
+        # A rule cannot tell that nothing happens of what is not there before it happens.
+        for outcome in ("accepted", "duplicate"):
+            self._events.labels(outcome)
+        for outcome in ("written", "dropped"):
+            self._recorded.labels(outcome)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts a request."""
@@ -76,4 +82,6 @@ class Measures:
         self._share.clear()
         for version, share in (shares or {}).items():
             self._share.labels(str(version)).set(share)
+            for source in _SOURCES:
+                self._recommendations.labels(source, str(version))
         return generate_latest(self._registry)
