@@ -369,6 +369,21 @@ def test_requests_in_flight_are_answered_by_few_calls_and_each_by_its_own(versio
     assert calls < 10
 
 
+def test_more_calls_of_signatures_than_can_wait_are_refused_and_the_others_answered(versions):
+    async def ask(post):
+        asked = {"instances": [["tops-1"]]}
+        return await asyncio.gather(*(post(PREDICT, json=asked) for _ in range(300)))
+
+    responses, _ = in_flight(create_app(versions, SQLiteHistories(":memory:")), ask)
+    answered = [one for one in responses if one.status_code == 200]
+    assert len(answered) >= 128
+    refused = [one for one in responses if one.status_code != 200]
+    assert refused, "all of them waited"
+    assert {one.status_code for one in refused} == {503}
+    assert refused[0].headers["retry-after"] == "1"
+    assert "Too many requests" in refused[0].json()["error"]
+
+
 def in_flight(app, ask):
     """Runs requests that are in flight at once, and returns what came back, and the measures."""
 

@@ -49,7 +49,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too long.",
         422: "A field is missing or wrong.",
         429: "Too many requests.",
-        503: "The store of histories, or the record, is out of reach; send it again later.",
+        503: "Too much waits already, or the store is out of reach; send it again later.",
     }.items()
 }
 _UserId = Annotated[str, Path(min_length=1, max_length=256)]
@@ -365,9 +365,12 @@ def create_app(
         return told(422, f"{place}: {first['msg']}" if place else first["msg"])
 
     @app.exception_handler(StoreError)
-    @app.exception_handler(OverloadedError)
     async def unavailable(request: Request, error: Exception) -> Response:
         return told(503, "What is kept of users is out of reach now.", {"Retry-After": "1"})
+
+    @app.exception_handler(OverloadedError)
+    async def overloaded(request: Request, error: Exception) -> Response:
+        return told(503, "Too many requests wait already.", {"Retry-After": "1"})
 
     app.include_router(item_routes(versions, options, name))
     app.include_router(page_routes())

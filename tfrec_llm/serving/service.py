@@ -20,6 +20,8 @@ from tfrec_llm.serving.model_versions import ModelVersions
 _log = logging.getLogger("tfrec_llm.serving")
 
 FALLBACK = "fallback"
+# Calls of signatures, each of many users, that run or wait at most.
+_CALLS = 128
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class RecommendationService:
         self._events = Batcher(self._add, max_batch=256)
         # Calls that are batches already, and what waits for a disk.
         self._threads = ThreadPoolExecutor(max_workers=2)
+        self._calls = 0
         self._followed: asyncio.Task[None] | None = None
 
     async def answer(self, asked: Asked) -> Answer:
@@ -146,8 +149,18 @@ class RecommendationService:
     async def predict(
         self, model: ExportedModel, signature: str, inputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Calls a signature of a version with arrays."""
-        return await self.in_thread(model.call, signature, inputs)
+        """Calls a signature of a version with arrays.
+
+        Raises:
+            OverloadedError: If too many calls wait already.
+        """
+        if self._calls >= _CALLS:
+            raise OverloadedError(f"{self._calls} calls of signatures wait already.")
+        self._calls += 1
+        try:
+            return await self.in_thread(model.call, signature, inputs)
+        finally:
+            self._calls -= 1
 
     def follow(self, seconds: float, *further: Callable[[], Any]) -> None:
         """Looks for new versions, and forgets old events, every so many seconds.
