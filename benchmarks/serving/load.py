@@ -127,6 +127,8 @@ def serving(model: Path, batch: int):
     store = model.parent / f"{model.name}-{batch}.sqlite"
     options = ["--port", str(port), "--store", str(store), "--max-batch", str(batch)]
     options += ["--poll", "0.2", "--timeout", "5"]
+    if model.name == "million":  # an exact search
+        options += ["--threads", "2"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, "serve", str(model), *options],
@@ -173,7 +175,8 @@ class Connection:
 
     async def post(self, path: str, body: Any) -> tuple[int, bytes]:
         content = json.dumps(body).encode()
-        if self.streams is None:
+        # The server ends connections that nothing came over for some seconds.
+        if self.streams is None or self.streams[0].at_eof():
             self.streams = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self.streams
         head = f"POST {path} HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n"

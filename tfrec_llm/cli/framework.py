@@ -22,10 +22,18 @@ def recommender_class() -> "type[Recommender]":
     return Recommender
 
 
-def start_tensorflow() -> None:
-    """Imports TensorFlow alone, as quietly."""
+def start_tensorflow(*, threads: int | None = None) -> None:
+    """Imports TensorFlow alone, as quietly.
+
+    Args:
+        threads: That one operation may use; None leaves it to TensorFlow.
+    """
     with _quiet():
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+    if threads is not None:
+        # In a process where TensorFlow is at work already, its threads are settled.
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
 def _quiet() -> contextlib.AbstractContextManager[None]:

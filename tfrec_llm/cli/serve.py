@@ -70,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most requests in flight that one call of the model answers (default: %(default)s)",
     )
     parser.add_argument(
+        "--threads",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="that one operation of the model may use; more help where a hundred thousand items "
+        "and more are searched exactly (default: %(default)s)",
+    )
+    parser.add_argument(
         "--timeout",
         type=rate,
         default=0.5,
@@ -129,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
             "--record needs a secret of yours in TFREC_LOG_KEY: under a key that is lost with the "
             "process, nobody could erase a user from the record any more."
         )
-    start_tensorflow()
+    start_tensorflow(threads=arguments.threads)
     try:
         import uvicorn
 
