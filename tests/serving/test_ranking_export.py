@@ -151,6 +151,12 @@ def test_models_of_several_labels_and_that_read_both_ways_are_exported_too(
     for task, values in expected.items():
         np.testing.assert_allclose(found[task].numpy()[:, 0], values, atol=2e-6)
     check_lists(loaded.signatures, raw_request(impressions, "", ()), "conversion")
+    folder = export_ranking_model(model, tmp_path / "clicks", vocabulary, precision="int8")
+    small = tf.saved_model.load(str(folder)).signatures["score"]
+    rounded = small(**raw_request(impressions, "", ()))
+    for task, values in expected.items():
+        np.testing.assert_allclose(rounded[task].numpy()[:, 0], values, atol=0.05)
+        assert np.abs(rounded[task].numpy()[:, 0] - values).max() > 1e-5, "nothing was rounded"
 
 
 def check_lists(signatures, asked, rank_by):

@@ -89,15 +89,7 @@ class CompressedScorer(ModelScorer):
             raise NotFittedError("This Recommender is not fitted: call fit() or load().")
 
         def compressed(layer: Any) -> CompressedTable:
-            vectors = np.asarray(keras.ops.cast(layer.all_rows(), "float32"))
-            return CompressedTable.of(
-                vectors,
-                kind=kind,
-                num_codes=num_codes,
-                seed=seed,
-                dtype=layer.dtype_policy,
-                name=layer.name,
-            )
+            return CompressedTable.of_layer(layer, kind=kind, num_codes=num_codes, seed=seed)
 
         small = with_tables(model, compressed)
         return cls(small, scorer.vocabulary, histories=scorer.histories, catalogue=scorer.catalogue)

@@ -88,6 +88,17 @@ class CompressedTable(ItemTable):
         self.num_exact = min(num_exact, vocab_size)
 
     @classmethod
+    def of_layer(cls, layer: ItemTable, **options: Any) -> "CompressedTable":
+        """Compresses what a layer gives for all items; the layer's name and dtype policy are kept.
+
+        Args:
+            layer: A built `ItemEmbedding` or the like.
+            **options: As of `of`.
+        """
+        vectors = np.asarray(ops.cast(layer.all_rows(), "float32"))
+        return cls.of(vectors, dtype=layer.dtype_policy, name=layer.name, **options)
+
+    @classmethod
     def of(
         cls, vectors: np.ndarray, *, kind: str = "int8", seed: int = 0, **options: Any
     ) -> "CompressedTable":

@@ -12,7 +12,9 @@ import tfrec_llm
 from tfrec_llm.data.atomic import replace_folder
 from tfrec_llm.data.vocabulary import Vocabulary
 from tfrec_llm.errors import SavedModelError
-from tfrec_llm.serving.export import item_padding
+from tfrec_llm.layers.compressed_table import CompressedTable
+from tfrec_llm.models.replaced_tables import ranking_with_table
+from tfrec_llm.serving.export import PRECISIONS, item_padding
 from tfrec_llm.serving.version_folder import DESCRIPTION, version_folder
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def export_ranking_model(
     max_length: int | None = None,
     histories: str | None = None,
     rank_by: str | None = None,
+    precision: str = "float32",
 ) -> Path:
     """Writes a model of clicks or conversions as a SavedModel that takes raw ids.
 
@@ -65,12 +68,13 @@ def export_ranking_model(
         histories: `"own"` or `"masked"`, as the model was trained; None for `"own"` of causal
             encoders and `"masked"` of others.
         rank_by: Output by which `recommend` ranks, such as `"conversion"`; None for the first.
+        precision: Of the vectors of the encoder's items: `"float32"`, `"float16"` or `"int8"`.
 
     Returns:
         Folder of the version.
 
     Raises:
-        ValueError: If vocabularies, encoding or `rank_by` do not fit the model.
+        ValueError: If vocabularies, encoding, `rank_by` or `precision` do not fit the model.
         SavedModelError: If it cannot be written, or the folder holds something else.
 
     Example:
@@ -98,6 +102,12 @@ def export_ranking_model(
     rank_by = outputs[0] if rank_by is None else rank_by
     if rank_by not in outputs:
         raise ValueError(f"rank_by must be one of {outputs}, got {rank_by!r}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}.")
+    if precision != "float32":
+        model = ranking_with_table(
+            model, lambda layer: CompressedTable.of_layer(layer, kind=precision)
+        )
     max_length = model.encoder.max_length if max_length is None else max_length
     folder = version_folder(Path(path))
 
@@ -136,6 +146,7 @@ def export_ranking_model(
         "max_length": max_length,
         "histories": histories,
         "rank_by": rank_by,
+        "precision": precision,
     }
     try:
         with replace_folder(folder) as temporary:
