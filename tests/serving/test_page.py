@@ -122,7 +122,9 @@ def test_items_are_found_by_words_and_make_a_history(opened, address, model):
     page.click("#by-items")
     for number in (17, 20):
         page.fill("#find", f"HATS number {number}")
+        # What was found before stays until the answer comes.
         expect(page.locator("#found li")).to_have_count(1)
+        expect(page.locator("#found li")).to_contain_text(f"hats number {number}")
         page.click("#found button")
         expect(page.locator("#history li")).to_have_count(1 + (number == 20))
     items = page.locator("#history .about small").all_inner_texts()
