@@ -209,6 +209,7 @@ class Experiment:
         blend.fit(self.split.valid, metric=METRIC, filter_seen=FILTER_SEEN[protocol])
         return {
             "weights": dict(blend.weights),
+            "repeat_weight": blend.repeat_weight,
             "validation": self.figures(blend, self.split.valid, protocol),
             "test": self.figures(blend, self.split.test, protocol),
         }

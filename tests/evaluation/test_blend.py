@@ -92,6 +92,43 @@ def test_two_scorers_that_know_different_halves_are_mixed(split):
     assert min(blend.weights.values()) > 0.1
 
 
+def test_items_that_nobody_repeats_lose_their_weight_and_those_repeated_gain():
+    # Each user goes round some items; the scorer holds the newest item likelier than the next.
+    names = [f"u{n}" for n in range(60) for _ in range(4)]
+    held = [f"i{(n + step) % 30}" for n in range(60) for step in range(4)]
+    read = pd.DataFrame({"user": names, "item": held, "time": np.arange(240)})
+    read = BehaviorLog.from_pandas(read, user="user", item="item", time="time")
+    vocabulary = Vocabulary([f"i{n}" for n in range(30)])
+    histories = UserSequences.from_log(read, vocabulary)
+
+    def newest_first(history):
+        found = np.zeros(33)
+        found[history[-1]] = 2.0
+        found[(history[-1] - 3 + 1) % 30 + 3] = 1.0
+        return found
+
+    scorer = Fixed(vocabulary, histories, newest_first)
+    users = [f"u{n}" for n in range(60)]
+
+    def held_out(steps):
+        log = {"user": users, "item": [f"i{(n + steps) % 30}" for n in range(60)], "time": 999}
+        return BehaviorLog.from_pandas(pd.DataFrame(log), user="user", item="item", time="time")
+
+    options = {"k": 1, "metrics": ["hr"], "filter_seen": False, "confidence": None}
+    new, repeated = held_out(4), held_out(3)
+    blend = Blend({"newest": scorer}).fit(new, metric="hr@1", filter_seen=False)
+    assert 0.0 <= blend.repeat_weight < 0.5
+    assert scorer.evaluate(new, **options)["hr@1"] == 0.0
+    assert blend.evaluate(new, **options)["hr@1"] == 1.0
+    blend = Blend({"newest": scorer}).fit(repeated, metric="hr@1", filter_seen=False)
+    assert blend.repeat_weight == 1.0
+    assert blend.evaluate(repeated, **options)["hr@1"] == 1.0
+    # A given weight stays, and where seen items leave the ranking there is nothing to choose.
+    given = Blend({"newest": scorer}, repeat_weight=0.25).fit(new, filter_seen=False)
+    assert given.repeat_weight == 0.25
+    assert Blend({"newest": scorer}).fit(new).repeat_weight == 1.0
+
+
 def test_what_does_not_fit_is_told(floors, split):
     with pytest.raises(NotFittedError, match="no weights"):
         Blend(floors).score(floors["chain"].histories)
@@ -102,5 +139,7 @@ def test_what_does_not_fit_is_told(floors, split):
         Blend({})
     with pytest.raises(ValueError, match="weights must"):
         Blend(floors, weights={"chain": 1.0})
+    with pytest.raises(ValueError, match="repeat_weight"):
+        Blend(floors, repeat_weight=-1.0)
     with pytest.raises(ValueError, match="metric"):
         Blend(floors).fit(split.valid, metric="accuracy@10")

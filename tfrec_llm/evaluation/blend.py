@@ -1,6 +1,7 @@
 """Several scorers as one, weighted by what validation says."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from tfrec_llm.data.behavior_log import BehaviorLog
 
 _SHORTLIST = 200
+# From 1 outwards, so that of equally good ones the mildest is taken.
+_REPEAT_WEIGHTS = sorted(
+    (0.0, *(2.0**power for power in range(-10, 5))), key=lambda weight: abs(np.log2(weight + 1e-9))
+)
 
 
 class Blend(Scorer):
@@ -29,12 +34,20 @@ class Blend(Scorer):
     alike; what a Transformer and counting know differs, so their blend mostly
     beats both.
 
+    How often users come back to an item differs between shops, and models of
+    behaviours easily hold what was just seen too likely. So the mixed share of
+    every item of a user's history is multiplied by `repeat_weight`.
+
     Args:
         scorers: By name; all of one vocabulary.
         weights: Weight of each name; None leaves them to `fit`.
+        repeat_weight: Weight of items that the user's history holds, 0 or
+            more; 1 leaves them as they are. None leaves it to `fit`, which
+            chooses it where such items are ranked, `filter_seen=False`.
 
     Attributes:
         weights: Weight of each name, adding up to one.
+        repeat_weight: As given or chosen; 1 before.
 
     Raises:
         ValueError: If there are no scorers, their vocabularies differ, or
@@ -58,7 +71,11 @@ class Blend(Scorer):
     """
 
     def __init__(
-        self, scorers: Mapping[str, Scorer], *, weights: Mapping[str, float] | None = None
+        self,
+        scorers: Mapping[str, Scorer],
+        *,
+        weights: Mapping[str, float] | None = None,
+        repeat_weight: float | None = None,
     ):
         if not scorers:
             raise ValueError("A blend needs a scorer or more.")
@@ -76,6 +93,10 @@ class Blend(Scorer):
         self.weights: dict[str, float] | None = None
         if weights is not None:
             self.weights = self._checked(weights)
+        if repeat_weight is not None and not 0.0 <= repeat_weight < np.inf:
+            raise ValueError(f"repeat_weight must be a number of 0 or more, got {repeat_weight}.")
+        self.repeat_weight = 1.0 if repeat_weight is None else float(repeat_weight)
+        self._chooses_repeats = repeat_weight is None
 
     def fit(
         self,
@@ -90,8 +111,9 @@ class Blend(Scorer):
 
         Greedy selection with replacement: in every round the scorer joins that
         makes the mixture best, and the best mixture of all rounds is kept.
-        Only each user's 200 best items by every scorer and the targets take
-        part in the search; `evaluate` ranks the whole catalogue.
+        Where the weight of repeats is chosen, too, both are, in turns. Only
+        each user's 200 best items by every scorer and the targets take part
+        in the search; `evaluate` ranks the whole catalogue.
 
         Args:
             validation: Held-out behaviours that no scorer was fitted on.
@@ -119,20 +141,30 @@ class Blend(Scorer):
         )
         shortlists = self._shortlists(task, chunk_size)
 
-        def value(weights: np.ndarray) -> float:
-            ranks = np.concatenate([_ranks(weights, *shortlist) for shortlist in shortlists])
+        def value(weights: np.ndarray, repeat_weight: float) -> float:
+            ranks = np.concatenate([one.ranks(weights, repeat_weight) for one in shortlists])
             values = RANKING_METRICS[name](ranks, int(length or 10), offsets=task.targets.offsets)
             return float(np.mean(values))
 
-        counts = np.zeros(len(self.scorers))
-        best, best_value = counts, -1.0
-        for _ in range(rounds):
-            tries = counts + np.eye(len(counts))
-            values = [value(tried / tried.sum()) for tried in tries]
-            counts = tries[int(np.argmax(values))]
-            if max(values) > best_value:
-                best, best_value = counts, max(values)
-        self.weights = dict(zip(self.scorers, (best / best.sum()).tolist(), strict=True))
+        def best_mixture(repeat_weight: float) -> tuple[float, np.ndarray, float]:
+            counts = np.zeros(len(self.scorers))
+            found = []
+            for _ in range(rounds):
+                tries = counts + np.eye(len(counts))
+                values = [value(tried / tried.sum(), repeat_weight) for tried in tries]
+                counts = tries[int(np.argmax(values))]
+                found.append((max(values), counts / counts.sum(), repeat_weight))
+            return max(found, key=lambda one: one[0])
+
+        found = [best_mixture(1.0 if self._chooses_repeats else self.repeat_weight)]
+        if self._chooses_repeats and not filter_seen:
+            mixture = np.full(len(self.scorers), 1 / len(self.scorers))
+            for _ in range(2):
+                values = [value(mixture, repeat_weight) for repeat_weight in _REPEAT_WEIGHTS]
+                found.append(best_mixture(_REPEAT_WEIGHTS[int(np.argmax(values))]))
+                mixture = found[-1][1]
+        _, mixture, self.repeat_weight = max(found, key=lambda one: one[0])
+        self.weights = dict(zip(self.scorers, mixture.tolist(), strict=True))
         return self
 
     def score(self, sequences: UserSequences) -> np.ndarray:
@@ -142,6 +174,9 @@ class Blend(Scorer):
         for name, weight in self.weights.items():
             if weight:
                 mixed += np.float32(weight) * self.scorers[name].shares(sequences)
+        if self.repeat_weight != 1.0:
+            rows, seen = item_places(sequences)
+            mixed[rows, seen + NUM_RESERVED] *= np.float32(self.repeat_weight)
         mixed[:, :NUM_RESERVED] = -np.inf
         return mixed
 
@@ -150,11 +185,8 @@ class Blend(Scorer):
         found = (scorer.vectors_of(items) for scorer in self.scorers.values())
         return next((vectors for vectors in found if vectors is not None), None)
 
-    def _shortlists(
-        self, task: RankingTask, chunk_size: int
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns by chunk of users: the shares `[scorers, targets, kept]` of each target's rivals,
-        and `[scorers, targets]` of the targets themselves."""
+    def _shortlists(self, task: RankingTask, chunk_size: int) -> list["_Shortlist"]:
+        """Returns the best items of every target's user by chunk of users."""
         found = []
         at_once = users_at_once(chunk_size, self.vocabulary, self)
         for start in range(0, len(task), at_once):
@@ -163,21 +195,28 @@ class Blend(Scorer):
             shares = np.stack([scorer.shares(histories) for scorer in self.scorers.values()])
             rows = np.repeat(np.arange(len(users)), targets.lengths)
             items = np.asarray(targets.items, np.int64)
+            seen = np.zeros(shares.shape[1:], bool)
+            seen_rows, seen_items = item_places(histories)
+            seen[seen_rows, seen_items + NUM_RESERVED] = True
             # What stands on the list is neither reserved, nor removed, nor a target.
             shares[:, :, :NUM_RESERVED] = -1.0
             if task.filter_seen:
-                seen_rows, seen = item_places(histories)
-                shares[:, seen_rows, seen + NUM_RESERVED] = -1.0
-            own = shares[:, rows, items]
+                shares[:, seen] = -1.0
+            own, own_seen = shares[:, rows, items], seen[rows, items]
             shares[:, rows, items] = -1.0
-            size = min(_SHORTLIST, len(self.vocabulary))
-            best = np.concatenate([top_k(of_one, size) for of_one in shares], axis=1)
-            best = np.sort(np.maximum(best, 0), axis=1)
-            kept = np.take_along_axis(shares, best[None], axis=2)
+            best = [top_k(of_one, min(_SHORTLIST, len(self.vocabulary))) for of_one in shares]
+            if not task.filter_seen:
+                # Repeats may come to weigh nothing: enough others must be there then.
+                size = min(_SHORTLIST // 2, len(self.vocabulary))
+                others = [top_k(np.where(seen, -1.0, of_one), size) for of_one in shares]
+                best = [of_one[:, :size] for of_one in best] + others
+            places = np.sort(np.maximum(np.concatenate(best, axis=1), 0), axis=1)
+            kept = np.take_along_axis(shares, places[None], axis=2)
             # An item that several scorers list counts once.
-            repeated = best[:, 1:] == best[:, :-1]
+            repeated = places[:, 1:] == places[:, :-1]
             kept[:, :, 1:][:, repeated] = -1.0
-            found.append((kept[:, rows], own))
+            kept_seen = np.take_along_axis(seen, places, axis=1)
+            found.append(_Shortlist(kept[:, rows], kept_seen[rows], own, own_seen))
         return found
 
     def _checked(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -190,9 +229,29 @@ class Blend(Scorer):
         return {name: weights[name] / total for name in self.scorers}
 
 
-def _ranks(weights: np.ndarray, rivals: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Returns the targets' ranks among the shortlisted rivals; ties count against them."""
-    mixed = np.tensordot(weights.astype(np.float32), rivals, axes=1)
-    target = weights.astype(np.float32) @ own
-    ranks = 1.0 + np.count_nonzero(mixed >= target[:, None], axis=1)
-    return np.where(target < 0.0, np.inf, ranks)
+@dataclass(frozen=True)
+class _Shortlist:
+    """What decides the ranks of some targets.
+
+    Attributes:
+        rivals: Shares of other items, `[scorers, targets, kept]`; negative where there is none.
+        rivals_seen: Which of them the user's history holds, `[targets, kept]`.
+        own: Shares of the targets themselves, `[scorers, targets]`.
+        own_seen: Which of the targets the user's history holds, `[targets]`.
+    """
+
+    rivals: np.ndarray
+    rivals_seen: np.ndarray
+    own: np.ndarray
+    own_seen: np.ndarray
+
+    def ranks(self, weights: np.ndarray, repeat_weight: float) -> np.ndarray:
+        """Returns the targets' ranks; ties count against them."""
+        weights = weights.astype(np.float32)
+        mixed = np.tensordot(weights, self.rivals, axes=1)
+        target = weights @ self.own
+        if repeat_weight != 1.0:
+            mixed[self.rivals_seen & (mixed > 0.0)] *= np.float32(repeat_weight)
+            target[self.own_seen & (target > 0.0)] *= np.float32(repeat_weight)
+        ranks = 1.0 + np.count_nonzero(mixed >= target[:, None], axis=1)
+        return np.where(target < 0.0, np.inf, ranks)
