@@ -33,6 +33,7 @@ class Problem:
         max_length: Newest behaviours that are read.
         min_count: Items of the histories that are rarer become unknown.
         pre_training: Epochs over all behaviours before the test.
+        pre_training_rows: Packed rows a step of it; None for the library's choice.
     """
 
     split: Split
@@ -45,6 +46,7 @@ class Problem:
     max_length: int = 200
     min_count: int = 1
     pre_training: int = 30
+    pre_training_rows: int | None = None
 
     @property
     def behaviors(self) -> BehaviorLog:
@@ -74,23 +76,27 @@ def _completejourney() -> Problem:
     """Which mailed household redeems a coupon.
 
     Models read kinds of products (category and type), each once a basket: a campaign is about
-    thousands of products, most of which a household never met.
+    thousands of products, most of which a household never met. What was bought with a coupon is
+    a behaviour of its own, by category, so that pre-training learns who uses coupons for what.
     """
     log = load_impressions("completejourney")
     assert log.history is not None
     products = log.history.catalogue
     assert products is not None
-    words = [pc.fill_null(products.column(name), "") for name in ("category", "type")]
-    kinds = pc.binary_join_element_wise(*words, "/").combine_chunks()
+    category, type_ = (pc.fill_null(products.column(name), "") for name in ("category", "type"))
+    kinds = pc.binary_join_element_wise(category, type_, "/").combine_chunks()
+    with_coupon = pc.binary_join_element_wise("coupon", category, ": ").combine_chunks()
 
-    def kinds_of(items: pa.ChunkedArray) -> pa.ChunkedArray:
+    def of_items(names: pa.Array, items: pa.ChunkedArray) -> pa.ChunkedArray:
         # A few products are in no catalogue.
-        return pc.fill_null(kinds.take(pc.index_in(items, value_set=products.ids)), "/")
+        return pc.fill_null(names.take(pc.index_in(items, value_set=products.ids)), "/")
 
     def readable(part: BehaviorLog) -> BehaviorLog:
         assert part.history is not None
-        bought = part.history.table.select(["user", "time"])
-        bought = bought.append_column("item", kinds_of(part.history.item))
+        history = part.history
+        used = pc.greater(pc.abs(history.column("coupon_discount")), 0)
+        named = pc.if_else(used, of_items(with_coupon, history.item), of_items(kinds, history.item))
+        bought = history.table.select(["user", "time"]).append_column("item", named)
         once = bought.group_by(["user", "time", "item"], use_threads=False).aggregate([])
         return BehaviorLog(
             part.table,
@@ -101,7 +107,9 @@ def _completejourney() -> Problem:
         )
 
     coupons = load_coupons()
-    about = pa.table({"candidate": coupons["candidate"], "item": kinds_of(coupons["item"])})
+    about = pa.table(
+        {"candidate": coupons["candidate"], "item": of_items(with_coupon, coupons["item"])}
+    )
     # From then on all three types of campaign are mailed.
     split = impression_split(log, valid_from="2017-08-08", test_from="2017-10-30")
     return Problem(
@@ -117,8 +125,10 @@ def _completejourney() -> Problem:
         user_features=["age", "income", "household_size", "household_comp", "kids_count"],
         context=["mailings_before", "redemptions_before", "days_since_redemption"],
         contents=about,
+        max_length=128,
         min_count=20,
         pre_training=8,
+        pre_training_rows=8,
     )
 
 

@@ -148,6 +148,8 @@ class Bench:
             dropout=0.3,
             position_encoding="rotary",
             windows="random",
+            weight_averaging=0.5,
+            batch_size=self.problem.pre_training_rows,
             seed=self.seed,
         )
 
@@ -294,6 +296,8 @@ class Bench:
                 self.profiles.size, EMB_DIM, features=profiles, id_dropout=0.5
             ),
             "context": None if self.context is None else FeatureEmbedding(self.context, EMB_DIM),
+            "wide": self.context is not None,
+            "affinity": pre_trained,
             "dropout": 0.3,
         }
 

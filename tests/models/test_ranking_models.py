@@ -93,8 +93,9 @@ def wide(model, shop):
         {"interest": None, "product": False, "hid_dim": 6},
         {"interest": "mean", "num_crosses": 1},
         {"interest": "attention", "user_embedding": True, "context": True},
+        {"interest": None, "context": True, "wide": True, "affinity": True},
     ],
-    ids=["plain", "mean", "all"],
+    ids=["plain", "mean", "all", "wide"],
 )
 def test_click_model_is_a_sound_keras_model(options, shop, context):
     encoding, arrays = context
@@ -113,6 +114,71 @@ def test_click_model_is_a_sound_keras_model(options, shop, context):
         mixed_dtype="float32",
         training_batch=(inputs, truth),
     )
+
+
+def test_before_training_a_model_says_what_pre_training_says(shop, context):
+    encoding, arrays = context
+    frozen = encoder()
+    options = {"context": FeatureEmbedding(encoding.specs, 8), "affinity": True}
+    model = wide(ClickModel(frozen, **options), shop)
+    # As it begins: a head that adds nothing, and the affinity as it is.
+    head = model.recommendation.probability
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    model.affinity_layer.weight.assign([1.0])
+    data = batches(shop, context=arrays)
+    found = np.log(model.predict(data)) - np.log1p(-model.predict(data))
+    for row in range(0, len(found), 7):
+        batch = data[0]
+        places = np.argwhere(data.impressions(0) == row)[0]
+        state = np.asarray(frozen(batch))[places[0], batch["target_positions"][tuple(places)]]
+        table = np.asarray(frozen.item_embedding(np.arange(3, frozen.vocab_size)))
+        scores = np.exp(table @ state)
+        lift = scores / scores.mean()
+        candidate = batch["candidates"][tuple(places)]
+        known = batch["history_lengths"][tuple(places)] > 0
+        expected = np.log(max(lift[candidate - 3], 1e-4)) if known else 0.0
+        assert found[row] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_wide_way_is_a_linear_model_beside_the_head(shop):
+    # Labels follow a number of the context; the head is silenced.
+    number = np.random.default_rng(0).normal(size=IMPRESSIONS)
+    encoding = FeatureEncoding.fit({"number": number})
+    arrays = encoding.encode({"number": number})
+    truth = (number > 0).astype("float32")
+    model = ClickModel(encoder(), context=FeatureEmbedding(encoding.specs, 8), wide=True)
+    model.build()
+    model.recommendation.trainable = False
+    model.compile(keras.optimizers.Adam(0.1))
+    model.fit(batches(shop, labels=truth, context=arrays), epochs=20, verbose=0)
+    found = model.predict(batches(shop, context=arrays))
+    logits = np.log(found) - np.log1p(-found)
+    read = arrays["number"][:, 0]
+    slope, shift = np.polyfit(read, logits, 1)
+    assert slope > 1.0
+    np.testing.assert_allclose(logits, slope * read + shift, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_class", [ConversionModel, MultiTaskModel])
+def test_several_tasks_have_straight_ways_of_their_own(model_class, shop, context, tmp_path):
+    encoding, arrays = context
+    options = {"context": FeatureEmbedding(encoding.specs, 8), "wide": True, "affinity": True}
+    click, given_click = labels(0), labels(1)
+    both = {"click": click, "conversion": click * given_click}
+    data = batches(shop, labels=both, context=arrays, batch_size=50)
+    model = model_class(encoder(), **options)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(data, epochs=2, verbose=0)
+    assert len(set(np.asarray(model.affinity_layer.weight).tolist())) == 2
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for task, found in model.predict(data).items():
+        np.testing.assert_allclose(loaded.predict(data)[task], found, rtol=1e-5)
+
+
+def test_a_straight_way_needs_a_context():
+    with pytest.raises(ValueError, match="needs a context"):
+        ClickModel(encoder(), wide=True)
 
 
 @pytest.mark.parametrize("model_class", [ConversionModel, MultiTaskModel])

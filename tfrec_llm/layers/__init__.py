@@ -1,5 +1,6 @@
 """Keras layers: embeddings, the Transformer encoder, the Recommendation head."""
 
+from tfrec_llm.layers.affinity import Affinity
 from tfrec_llm.layers.compressed_table import CompressedTable
 from tfrec_llm.layers.feature_embedding import FeatureEmbedding
 from tfrec_llm.layers.feature_lookup import FeatureLookup
@@ -21,6 +22,7 @@ from tfrec_llm.layers.transformer_encoder import TransformerEncoder
 from tfrec_llm.layers.user_embedding import UserEmbedding
 
 __all__ = [
+    "Affinity",
     "CompressedTable",
     "FeatureEmbedding",
     "FeatureLookup",

@@ -22,10 +22,13 @@ class Recommendation(keras.layers.Layer):
         num_crosses: Crosses of the features that the hidden layer reads, by
             `keras_rs.layers.FeatureCross`.
         dropout: Share of the hidden layer dropped in training.
+        zero_start: Whether an untrained head adds nothing to `bias`, so that
+            training begins with what that knows.
 
     Call arguments:
         h_u: Float tensor `[..., emb_dim]`, the users.
         g_i: Float tensor `[..., emb_dim]`, the items.
+        bias: Optional float tensor `[..., 1]`, added to the logit.
 
     Returns:
         float32 tensor `[..., 1]` in 0..1.
@@ -41,7 +44,8 @@ class Recommendation(keras.layers.Layer):
     Reference:
         Neural Collaborative Filtering, https://arxiv.org/abs/1708.05031;
         Neural Collaborative Filtering vs. Matrix Factorization Revisited,
-        https://arxiv.org/abs/2005.09683; DCN V2, https://arxiv.org/abs/2008.13535
+        https://arxiv.org/abs/2005.09683; DCN V2, https://arxiv.org/abs/2008.13535;
+        Wide & Deep, https://arxiv.org/abs/1606.07792
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Recommendation(keras.layers.Layer):
         product: bool = False,
         num_crosses: int = 0,
         dropout: float = 0.0,
+        zero_start: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -62,17 +67,21 @@ class Recommendation(keras.layers.Layer):
         self.product = product
         self.num_crosses = num_crosses
         self.dropout = dropout
+        self.zero_start = zero_start
         self.crosses = feature_crosses(self, num_crosses)
         self.hidden = keras.layers.Dense(
             hid_dim, activation="relu", dtype=self.dtype_policy, name="hidden"
         )
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
-        # The sigmoid stays in float32, where small probabilities keep their digits.
+        # The logit stays in float32, where small probabilities keep their digits.
         self.probability = keras.layers.Dense(
-            1, activation="sigmoid", dtype="float32", name="probability"
+            1,
+            kernel_initializer="zeros" if zero_start else "glorot_uniform",
+            dtype="float32",
+            name="probability",
         )
 
-    def build(self, h_u_shape, g_i_shape=None):
+    def build(self, h_u_shape, g_i_shape=None, bias_shape=None):
         for name, shape in (("h_u", h_u_shape), ("g_i", g_i_shape or h_u_shape)):
             if shape[-1] != self.emb_dim:
                 raise ValueError(
@@ -87,14 +96,15 @@ class Recommendation(keras.layers.Layer):
         self.probability.build((*h_u_shape[:-1], self.hid_dim))
         super().build(h_u_shape)
 
-    def call(self, h_u, g_i, training=None):
+    def call(self, h_u, g_i, bias=None, training=None):
         read = [h_u, g_i, h_u * g_i] if self.product else [h_u, g_i]
         first = features = ops.concatenate(read, axis=-1)
         for cross in self.crosses:
             features = cross(first, features)
-        return self.probability(self.drop(self.hidden(features), training=training))
+        logit = self.probability(self.drop(self.hidden(features), training=training))
+        return ops.sigmoid(logit if bias is None else logit + bias)
 
-    def compute_output_shape(self, h_u_shape, g_i_shape=None):
+    def compute_output_shape(self, h_u_shape, g_i_shape=None, bias_shape=None):
         return (*h_u_shape[:-1], 1)
 
     def get_config(self) -> dict[str, Any]:
@@ -104,6 +114,7 @@ class Recommendation(keras.layers.Layer):
             "product": self.product,
             "num_crosses": self.num_crosses,
             "dropout": self.dropout,
+            "zero_start": self.zero_start,
         }
 
 

@@ -27,5 +27,5 @@ class ClickModel(RankingModel):
     def build_tasks(self):
         self.recommendation = self.make_head("recommendation")
 
-    def probabilities(self, h_u, g_i, training=None):
-        return self.recommendation(h_u, g_i, training=training)
+    def probabilities(self, h_u, g_i, bias=None, training=None):
+        return self.recommendation(h_u, g_i, bias=bias, training=training)

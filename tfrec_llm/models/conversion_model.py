@@ -39,9 +39,14 @@ class ConversionModel(RankingModel):
         self.click = self.make_head("click")
         self.conversion_given_click = self.make_head("conversion_given_click")
 
-    def probabilities(self, h_u, g_i, training=None):
-        click = self.click(h_u, g_i, training=training)
-        given_click = self.conversion_given_click(h_u, g_i, training=training)
+    @property
+    def num_logits(self) -> int:
+        return 2
+
+    def probabilities(self, h_u, g_i, bias=None, training=None):
+        biases = (None, None) if bias is None else (bias[..., :1], bias[..., 1:])
+        click = self.click(h_u, g_i, bias=biases[0], training=training)
+        given_click = self.conversion_given_click(h_u, g_i, bias=biases[1], training=training)
         return {
             "click": click,
             "conversion": click * given_click,

@@ -62,17 +62,22 @@ class MultiTaskModel(RankingModel):
         self.drop = keras.layers.Dropout(self.dropout, name="drop")
         self.last = []
         for task in self.tasks:
-            layer = keras.layers.Dense(1, activation="sigmoid", name=f"probability_of_{task}")
+            kernel = "zeros" if self.wide or self.affinity else "glorot_uniform"
+            layer = keras.layers.Dense(1, kernel_initializer=kernel, name=f"probability_of_{task}")
             layer.build((None, None, self.hid_dim))
             self.last.append(layer)
 
-    def probabilities(self, h_u, g_i, training=None):
+    @property
+    def num_logits(self) -> int:
+        return len(self.tasks)
+
+    def probabilities(self, h_u, g_i, bias=None, training=None):
         mixed = self.experts(ops.concatenate([h_u, g_i, h_u * g_i], axis=-1))
         mixed = self.drop(mixed, training=training)
-        return {
-            task: layer(mixed[..., number, :])
-            for number, (task, layer) in enumerate(zip(self.tasks, self.last, strict=True))
-        }
+        logits = [layer(mixed[..., number, :]) for number, layer in enumerate(self.last)]
+        if bias is not None:
+            logits = [logit + bias[..., n : n + 1] for n, logit in enumerate(logits)]
+        return dict(zip(self.tasks, map(ops.sigmoid, logits), strict=True))
 
     def compute_output_spec(self, inputs, training=None):
         spec = super().compute_output_spec(inputs)

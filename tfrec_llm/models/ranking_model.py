@@ -8,7 +8,9 @@ from keras import ops
 
 from tfrec_llm.data.impression_batches import RankingBatches
 from tfrec_llm.data.vocabulary import MASK, PADDING
+from tfrec_llm.layers.affinity import Affinity
 from tfrec_llm.layers.calibration import Calibration
+from tfrec_llm.layers.feature_embedding import FeatureEmbedding
 from tfrec_llm.layers.interest_attention import InterestAttention
 from tfrec_llm.layers.isotonic_calibration import IsotonicCalibration
 from tfrec_llm.layers.item_contents import ItemContents
@@ -56,6 +58,13 @@ class RankingModel(EncoderTask):
         context: Layer that gives a vector for every feature of the
             impressions, a `FeatureEmbedding`; None for none. Batches then
             hold `context_NAME`.
+        wide: Whether the context's features also lead straight to the logit, by
+            a linear map of each: what is nearly linear, such as counts, then
+            takes few labels.
+        affinity: Whether the candidate's share in what the encoder expects next
+            leads straight to the logit, see `Affinity`; for an encoder that was
+            pre-trained on next behaviours. It looks at the whole catalogue of
+            the encoder for every impression.
         interest: How the history is looked at from the candidate:
             `"attention"` (`InterestAttention`), `"mean"` of the items'
             vectors, or None for not at all.
@@ -72,7 +81,11 @@ class RankingModel(EncoderTask):
         inputs: Batch, see `RankingBatches`.
 
     Raises:
-        ValueError: If `interest` has an unknown name.
+        ValueError: If `interest` has an unknown name, or `wide` has no
+            `context`.
+
+    Reference:
+        Wide & Deep, https://arxiv.org/abs/1606.07792
     """
 
     def __init__(
@@ -83,6 +96,8 @@ class RankingModel(EncoderTask):
         contents: ItemContents | None = None,
         user_embedding: keras.Layer | None = None,
         context: keras.Layer | None = None,
+        wide: bool = False,
+        affinity: bool = False,
         interest: str | None = "attention",
         hid_dim: int | None = None,
         product: bool = True,
@@ -93,6 +108,8 @@ class RankingModel(EncoderTask):
     ):
         if interest not in INTERESTS:
             raise ValueError(f"interest must be one of {INTERESTS}, got {interest!r}.")
+        if wide and context is None:
+            raise ValueError("wide=True needs a context, whose features it reads.")
         super().__init__(encoder, **kwargs)
         if encoder.causal is None:
             encoder.causal = True
@@ -100,6 +117,8 @@ class RankingModel(EncoderTask):
         self.contents = contents
         self.user_embedding = user_embedding
         self.context = context
+        self.wide = wide
+        self.affinity = affinity
         self.interest = interest
         self.hid_dim = 4 * encoder.emb_dim if hid_dim is None else hid_dim
         self.product = product
@@ -146,6 +165,14 @@ class RankingModel(EncoderTask):
             small = keras.initializers.TruncatedNormal(stddev=0.02)
             self.mix = keras.layers.Dense(width, kernel_initializer=small, name="mix")
             self.mix.build((None, None, mixed))
+        if self.wide:
+            self.wide_context = FeatureEmbedding(
+                self.context.specs, self.num_logits, dtype="float32", name="wide_context"
+            )
+            self.wide_context.build()
+        if self.affinity:
+            self.affinity_layer = Affinity(self.num_logits, name="affinity")
+            self.affinity_layer.build(vectors)
         for layer in _calibrations(self.calibration):
             if not layer.built:
                 layer.build()
@@ -155,12 +182,19 @@ class RankingModel(EncoderTask):
         """Makes and builds the layers that turn user and item into probabilities."""
         raise NotImplementedError(f"{type(self).__name__} must define build_tasks.")
 
-    def probabilities(self, h_u, g_i, training=None):
+    @property
+    def num_logits(self) -> int:
+        """Number of logits that `probabilities` makes, which `bias` is as wide as."""
+        return 1
+
+    def probabilities(self, h_u, g_i, bias=None, training=None):
         """Returns probabilities `[rows, targets, 1]`, by task where there are several.
 
         Args:
             h_u: Float tensor `[rows, targets, emb_dim]`, the users.
             g_i: Float tensor of the same shape, the items shown.
+            bias: Float tensor `[rows, targets, num_logits]` that is added to the
+                logits; None for nothing.
             training: Whether dropout is at work.
         """
         raise NotImplementedError(f"{type(self).__name__} must define probabilities.")
@@ -173,6 +207,7 @@ class RankingModel(EncoderTask):
             product=self.product,
             num_crosses=self.num_crosses,
             dropout=self.dropout,
+            zero_start=self.wide or self.affinity,
             name=name,
         )
         head.build((None, None, self.encoder.emb_dim))
@@ -192,6 +227,9 @@ class RankingModel(EncoderTask):
         g_i = self.item_norm(g_i)
         hidden = self.encoder(inputs, training=training)
         h_u = ops.cast(hidden_at(hidden, inputs["target_positions"]), "float32")
+        biases = []
+        if self.affinity:
+            biases.append(known * self.affinity_of(h_u, inputs["candidates"]))
         h_u = known * h_u + (1.0 - known) * ops.cast(self.newcomer, "float32")
         vectors = []
         if self.interest is not None:
@@ -203,13 +241,26 @@ class RankingModel(EncoderTask):
             features = {spec.name: inputs[f"context_{spec.name}"] for spec in self.context.specs}
             tokens = ops.cast(self.context(features), "float32")
             vectors.extend(ops.unstack(tokens, len(self.context.specs), axis=-2))
+            if self.wide:
+                biases.append(ops.sum(self.wide_context(features), axis=-2))
         if vectors:
             h_u = h_u + self.mix(ops.concatenate(vectors, axis=-1))
-        probabilities = self.probabilities(h_u, g_i, training=training)
+        bias = sum(biases[1:], biases[0]) if biases else None
+        probabilities = self.probabilities(h_u, g_i, bias, training=training)
         # Weights learn from what they give themselves.
         if training or self.calibration is None:
             return probabilities
         return self.calibrated(probabilities)
+
+    def affinity_of(self, h_u, candidates):
+        """Returns what pre-training says of the candidates, `[rows, targets, num_logits]`."""
+        return self.affinity_layer(
+            h_u,
+            candidates,
+            item_embedding=self.encoder.item_embedding,
+            vocab_size=self.encoder.vocab_size,
+            contents=self.contents,
+        )
 
     def calibrated(self, probabilities):
         """Returns probabilities behind the calibration, which is there."""
@@ -383,6 +434,8 @@ class RankingModel(EncoderTask):
         layers = {name: getattr(self, name) for name in _LAYERS[1:]}
         return super().get_config() | {
             **{name: keras.saving.serialize_keras_object(layer) for name, layer in layers.items()},
+            "wide": self.wide,
+            "affinity": self.affinity,
             "interest": self.interest,
             "hid_dim": self.hid_dim,
             "product": self.product,
