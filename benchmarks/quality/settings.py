@@ -74,7 +74,11 @@ _MASKED_FIT = {"epochs": 300, "patience": 12}
 _MASKED = {"objective_options": {"mask_rate": 0.3, "newest_rate": 0.3}}
 
 SETTINGS = {
-    ("ml-1m", "next"): {"recommender": _LONG, "fit": _NEXT_FIT},
+    # Histories are longer than what is read: every epoch draws other windows of them.
+    ("ml-1m", "next"): {
+        "recommender": _LONG | {"block": "gated", "windows": "random"},
+        "fit": _NEXT_FIT,
+    },
     ("ml-1m", "masked"): {"recommender": _LONG | _MASKED, "fit": _MASKED_FIT},
     ("beauty_s3", "next"): {"recommender": _BEAUTY, "fit": _NEXT_FIT},
     ("beauty_s3", "masked"): {

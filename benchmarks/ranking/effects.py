@@ -152,6 +152,7 @@ class EffectsBench(Bench):
         """Returns what a method reaches, and what its training took."""
         self.seed = seed
         readable, split = self.problem.readable, self.problem.split
+        self.base_rate = float(truth(split.train).mean())
         if METHODS[method] == FEW or method == FEW:
             model, history = self.with_few_labels(method)
         else:

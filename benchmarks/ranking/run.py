@@ -123,6 +123,7 @@ class Bench:
             else None
         )
         self.plain_context = self.context
+        self.base_rate = 0.5
         begin = time.perf_counter()
         self.pre_trained = self.pre_train()
         self.pre_training_seconds = time.perf_counter() - begin
@@ -182,18 +183,23 @@ class Bench:
             "valid": readable.valid,
             "test": readable.test,
         }
+        # Ways to train: whether the encoder is frozen, and the learning rate.
+        plain, both = [(False, 1e-3)], [(False, 1e-3), (False, 1e-2)]
+        tuned = [(False, 1e-3), (True, 1e-3), (True, 1e-2)]
+        self.base_rate = float(labels[rows].mean())
         for name, make, ways in (
-            ("states and item", self.plain_model, (False,)),
-            ("ranking from scratch", self.full_model, (False,)),
-            ("ranking, pre-trained", self.pre_trained_model, (False, True)),
-            ("ranking with counts, from scratch", self.full_model, (False,)),
-            ("ranking with counts, pre-trained", self.pre_trained_model, (False, True)),
+            ("states and item", self.plain_model, plain),
+            ("ranking from scratch", self.full_model, both),
+            ("ranking, pre-trained", self.pre_trained_model, tuned),
+            ("ranking with counts, from scratch", self.full_model, both),
+            ("ranking with counts, pre-trained", self.pre_trained_model, tuned),
         ):
             begin = time.perf_counter()
             if name == "ranking with counts, from scratch":
                 parts, self.context = self.with_counts(parts, rows)
             trained = [
-                self.trained(make, parts["train"], parts["valid"], frozen=frozen) for frozen in ways
+                self.trained(make, parts["train"], parts["valid"], frozen=frozen, rate=rate)
+                for frozen, rate in ways
             ]
             model = min(trained, key=lambda one: one[0])[1]
             of = {id(split.valid): parts["valid"], id(split.test): parts["test"]}
@@ -213,7 +219,13 @@ class Bench:
         }
 
     def batches(
-        self, part: BehaviorLog, *, training: bool = False, batch_size: int = 256, **options: Any
+        self,
+        part: BehaviorLog,
+        *,
+        training: bool = False,
+        shared: bool = False,
+        batch_size: int = 256,
+        **options: Any,
     ) -> RankingBatches:
         return ranking_batches(
             part,
@@ -223,7 +235,7 @@ class Bench:
             context=self.context,
             max_length=self.problem.max_length,
             batch_size=batch_size,
-            histories="shared" if training else "own",
+            histories="shared" if training or shared else "own",
             shuffle=training,
             seed=self.seed,
             **options,
@@ -298,6 +310,7 @@ class Bench:
             "context": None if self.context is None else FeatureEmbedding(self.context, EMB_DIM),
             "wide": self.context is not None,
             "affinity": pre_trained,
+            "base_rate": self.base_rate,
             "dropout": 0.3,
         }
 
@@ -307,7 +320,7 @@ class Bench:
         )
 
     def trained(
-        self, make: Any, train: BehaviorLog, valid: BehaviorLog, *, frozen: bool
+        self, make: Any, train: BehaviorLog, valid: BehaviorLog, *, frozen: bool, rate: float
     ) -> tuple[float, ClickModel]:
         """Returns the best validation loss and the model that reached it."""
         keras.utils.set_random_seed(self.seed)
@@ -315,7 +328,7 @@ class Bench:
         model.build()
         if frozen:
             freeze(model.encoder)
-        model.compile(keras.optimizers.Adam(1e-3, clipnorm=1.0), weighted_metrics=["auc"])
+        model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), weighted_metrics=["auc"])
         stop = keras.callbacks.EarlyStopping(
             "val_loss", patience=4, restore_best_weights=True, verbose=0
         )
@@ -325,7 +338,8 @@ class Bench:
         repeated = train.take(np.tile(np.arange(len(train)), times))
         history = model.fit(
             self.batches(repeated, training=True, batch_size=batch_size),
-            validation_data=self.batches(valid),
+            # Only the epoch is chosen by it: a reading a user, as in training, is enough.
+            validation_data=self.batches(valid, shared=True),
             epochs=self.epochs,
             callbacks=[stop],
             verbose=0,

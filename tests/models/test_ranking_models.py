@@ -93,7 +93,7 @@ def wide(model, shop):
         {"interest": None, "product": False, "hid_dim": 6},
         {"interest": "mean", "num_crosses": 1},
         {"interest": "attention", "user_embedding": True, "context": True},
-        {"interest": None, "context": True, "wide": True, "affinity": True},
+        {"interest": None, "context": True, "wide": True, "affinity": True, "base_rate": 0.1},
     ],
     ids=["plain", "mean", "all", "wide"],
 )
@@ -174,6 +174,21 @@ def test_several_tasks_have_straight_ways_of_their_own(model_class, shop, contex
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for task, found in model.predict(data).items():
         np.testing.assert_allclose(loaded.predict(data)[task], found, rtol=1e-5)
+
+
+def test_an_untrained_model_gives_the_base_rate(shop):
+    data = batches(shop)
+    for rate in (0.02, 0.7):
+        found = ClickModel(encoder(), base_rate=rate, affinity=True)
+        found.build()
+        found.affinity_layer.weight.assign([0.0])
+        np.testing.assert_allclose(found.predict(data), rate, rtol=1e-5)
+    rates = {"click": 0.2, "conversion_given_click": 0.1}
+    found = ConversionModel(encoder(), base_rate=rates)
+    found.build()
+    assert found.predict(data)["conversion"].mean() == pytest.approx(0.02, rel=0.5)
+    with pytest.raises(ValueError, match="base_rate must lie"):
+        ClickModel(encoder(), base_rate=0.0).build()
 
 
 def test_a_straight_way_needs_a_context():

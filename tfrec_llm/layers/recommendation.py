@@ -1,5 +1,6 @@
 """The head that turns a user and an item into a probability."""
 
+import math
 from typing import Any
 
 import keras
@@ -24,6 +25,8 @@ class Recommendation(keras.layers.Layer):
         dropout: Share of the hidden layer dropped in training.
         zero_start: Whether an untrained head adds nothing to `bias`, so that
             training begins with what that knows.
+        base_rate: Probability that an untrained head with `zero_start` gives,
+            and others give on average: the share of positive labels, if known.
 
     Call arguments:
         h_u: Float tensor `[..., emb_dim]`, the users.
@@ -34,7 +37,8 @@ class Recommendation(keras.layers.Layer):
         float32 tensor `[..., 1]` in 0..1.
 
     Raises:
-        ValueError: If a size is not positive or an input has another width.
+        ValueError: If a size is not positive, an input has another width, or
+            `base_rate` does not lie between 0 and 1.
 
     Example:
         >>> head = Recommendation(emb_dim=8, hid_dim=16)
@@ -57,6 +61,7 @@ class Recommendation(keras.layers.Layer):
         num_crosses: int = 0,
         dropout: float = 0.0,
         zero_start: bool = False,
+        base_rate: float = 0.5,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -68,17 +73,15 @@ class Recommendation(keras.layers.Layer):
         self.num_crosses = num_crosses
         self.dropout = dropout
         self.zero_start = zero_start
+        self.base_rate = base_rate
         self.crosses = feature_crosses(self, num_crosses)
         self.hidden = keras.layers.Dense(
             hid_dim, activation="relu", dtype=self.dtype_policy, name="hidden"
         )
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
         # The logit stays in float32, where small probabilities keep their digits.
-        self.probability = keras.layers.Dense(
-            1,
-            kernel_initializer="zeros" if zero_start else "glorot_uniform",
-            dtype="float32",
-            name="probability",
+        self.probability = logit_layer(
+            "probability", zero_start=zero_start, base_rate=base_rate, dtype="float32"
         )
 
     def build(self, h_u_shape, g_i_shape=None, bias_shape=None):
@@ -115,7 +118,27 @@ class Recommendation(keras.layers.Layer):
             "num_crosses": self.num_crosses,
             "dropout": self.dropout,
             "zero_start": self.zero_start,
+            "base_rate": self.base_rate,
         }
+
+
+def logit_layer(
+    name: str, *, zero_start: bool, base_rate: float, dtype: Any = None
+) -> keras.layers.Dense:
+    """Returns the map to one logit, whose sigmoid starts at `base_rate`.
+
+    Raises:
+        ValueError: If `base_rate` does not lie between 0 and 1.
+    """
+    if not 0.0 < base_rate < 1.0:
+        raise ValueError(f"base_rate must lie between 0 and 1, got {base_rate}.")
+    return keras.layers.Dense(
+        1,
+        kernel_initializer="zeros" if zero_start else "glorot_uniform",
+        bias_initializer=keras.initializers.Constant(math.log(base_rate / (1.0 - base_rate))),
+        dtype=dtype,
+        name=name,
+    )
 
 
 def feature_crosses(owner: keras.layers.Layer, count: int) -> list[keras.layers.Layer]:

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from tfrec_llm.layers.mixture_of_experts import MixtureOfExperts
+from tfrec_llm.layers.recommendation import logit_layer
 from tfrec_llm.models.behavior_encoder import BehaviorEncoder
 from tfrec_llm.models.ranking_model import RankingModel
 
@@ -62,8 +63,7 @@ class MultiTaskModel(RankingModel):
         self.drop = keras.layers.Dropout(self.dropout, name="drop")
         self.last = []
         for task in self.tasks:
-            kernel = "zeros" if self.wide or self.affinity else "glorot_uniform"
-            layer = keras.layers.Dense(1, kernel_initializer=kernel, name=f"probability_of_{task}")
+            layer = logit_layer(f"probability_of_{task}", **self.start_of(task))
             layer.build((None, None, self.hid_dim))
             self.last.append(layer)
 

@@ -65,6 +65,9 @@ class RankingModel(EncoderTask):
             leads straight to the logit, see `Affinity`; for an encoder that was
             pre-trained on next behaviours. It looks at the whole catalogue of
             the encoder for every impression.
+        base_rate: Probability that an untrained model gives, such as the share of
+            positive labels; a dict by head (`click`, `conversion_given_click`)
+            or task where there are several. Few labels then need not teach it.
         interest: How the history is looked at from the candidate:
             `"attention"` (`InterestAttention`), `"mean"` of the items'
             vectors, or None for not at all.
@@ -98,6 +101,7 @@ class RankingModel(EncoderTask):
         context: keras.Layer | None = None,
         wide: bool = False,
         affinity: bool = False,
+        base_rate: float | dict[str, float] = 0.5,
         interest: str | None = "attention",
         hid_dim: int | None = None,
         product: bool = True,
@@ -119,6 +123,7 @@ class RankingModel(EncoderTask):
         self.context = context
         self.wide = wide
         self.affinity = affinity
+        self.base_rate = base_rate
         self.interest = interest
         self.hid_dim = 4 * encoder.emb_dim if hid_dim is None else hid_dim
         self.product = product
@@ -207,11 +212,17 @@ class RankingModel(EncoderTask):
             product=self.product,
             num_crosses=self.num_crosses,
             dropout=self.dropout,
-            zero_start=self.wide or self.affinity,
+            **self.start_of(name),
             name=name,
         )
         head.build((None, None, self.encoder.emb_dim))
         return head
+
+    def start_of(self, name: str) -> dict[str, Any]:
+        """Returns what the logit of a head or task starts from, see `Recommendation`."""
+        rates = self.base_rate
+        rate = rates.get(name, 0.5) if isinstance(rates, dict) else rates
+        return {"zero_start": self.wide or self.affinity, "base_rate": rate}
 
     def default_loss(self):
         # Places without an impression weigh nothing and must not count in the mean.
@@ -436,6 +447,7 @@ class RankingModel(EncoderTask):
             **{name: keras.saving.serialize_keras_object(layer) for name, layer in layers.items()},
             "wide": self.wide,
             "affinity": self.affinity,
+            "base_rate": self.base_rate,
             "interest": self.interest,
             "hid_dim": self.hid_dim,
             "product": self.product,
