@@ -30,6 +30,7 @@ DRAWN = (
     "boosting on counts",
     "ranking from scratch",
     "ranking, pre-trained",
+    "ranking with counts, from scratch",
     "ranking with counts, pre-trained",
 )
 
