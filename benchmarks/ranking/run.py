@@ -38,7 +38,7 @@ from tfrec_llm.layers import (
     UserEmbedding,
 )
 from tfrec_llm.models import ClickModel
-from tfrec_llm.training import freeze, unfreeze
+from tfrec_llm.training import freeze, freeze_deep, unfreeze, unfreeze_deep
 
 HERE = Path(__file__).parent
 METRICS = ("auc", "grouped_auc", "log_loss", "calibration_error")
@@ -183,25 +183,20 @@ class Bench:
             "valid": readable.valid,
             "test": readable.test,
         }
-        # Ways to train: whether the encoder is frozen, and the learning rate.
-        plain, both = [(False, 1e-3)], [(False, 1e-3), (False, 1e-2)]
-        tuned = [(False, 1e-3), (True, 1e-3), (True, 1e-2)]
+        # Whether the encoder is frozen in the second stage; what is best on validation is kept.
+        whole, both = (False,), (False, True)
         self.base_rate = float(labels[rows].mean())
         for name, make, ways in (
-            ("states and item", self.plain_model, plain),
-            ("ranking from scratch", self.full_model, both),
-            ("ranking, pre-trained", self.pre_trained_model, tuned),
-            ("ranking with counts, from scratch", self.full_model, both),
-            ("ranking with counts, pre-trained", self.pre_trained_model, tuned),
+            ("states and item", self.plain_model, whole),
+            ("ranking from scratch", self.full_model, whole),
+            ("ranking, pre-trained", self.pre_trained_model, both),
+            ("ranking with counts, from scratch", self.full_model, whole),
+            ("ranking with counts, pre-trained", self.pre_trained_model, both),
         ):
             begin = time.perf_counter()
             if name == "ranking with counts, from scratch":
                 parts, self.context = self.with_counts(parts, rows)
-            trained = [
-                self.trained(make, parts["train"], parts["valid"], frozen=frozen, rate=rate)
-                for frozen, rate in ways
-            ]
-            model = min(trained, key=lambda one: one[0])[1]
+            model = self.trained(make, parts["train"], parts["valid"], ways)
             of = {id(split.valid): parts["valid"], id(split.test): parts["test"]}
             keep(name, lambda part, m=model, of=of: self.predict(m, of[id(part)]), begin)
         self.context = self.plain_context
@@ -320,32 +315,48 @@ class Bench:
         )
 
     def trained(
-        self, make: Any, train: BehaviorLog, valid: BehaviorLog, *, frozen: bool, rate: float
-    ) -> tuple[float, ClickModel]:
-        """Returns the best validation loss and the model that reached it."""
+        self, make: Any, train: BehaviorLog, valid: BehaviorLog, frozen: tuple[bool, ...]
+    ) -> ClickModel:
+        """Returns a model with its best weights on validation.
+
+        First only what leads straight to the logit is trained, where there is such; then, from
+        there, everything, with the encoder and without it as `frozen` says.
+        """
         keras.utils.set_random_seed(self.seed)
         model = make()
         model.build()
-        if frozen:
-            freeze(model.encoder)
-        model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), weighted_metrics=["auc"])
-        stop = keras.callbacks.EarlyStopping(
-            "val_loss", patience=4, restore_best_weights=True, verbose=0
-        )
         # Few labels are read in small batches and several times: eight steps between validations.
         batch_size = min(256, max(16, len(train) // 8))
         times = -(-8 * batch_size // len(train))
         repeated = train.take(np.tile(np.arange(len(train)), times))
-        history = model.fit(
-            self.batches(repeated, training=True, batch_size=batch_size),
+        data = {
+            "x": self.batches(repeated, training=True, batch_size=batch_size),
             # Only the epoch is chosen by it: a reading a user, as in training, is enough.
-            validation_data=self.batches(valid, shared=True),
-            epochs=self.epochs,
-            callbacks=[stop],
-            verbose=0,
-        ).history
-        unfreeze(model.encoder)
-        return min(history["val_loss"]), model
+            "validation_data": self.batches(valid, shared=True),
+        }
+
+        def stage(rate: float, patience: int) -> tuple[float, list[np.ndarray]]:
+            model.compile(keras.optimizers.Adam(rate, clipnorm=1.0))
+            stop = keras.callbacks.EarlyStopping(
+                "val_loss", patience=patience, restore_best_weights=True
+            )
+            fitted = model.fit(**data, epochs=self.epochs, callbacks=[stop], verbose=0)
+            return min(fitted.history["val_loss"]), model.get_weights()
+
+        found = []
+        if model.wide or model.affinity:
+            freeze_deep(model)
+            found.append(stage(1e-2, patience=8))
+            unfreeze_deep(model)
+        start = model.get_weights()
+        for encoder_frozen in frozen:
+            model.set_weights(start)
+            if encoder_frozen:
+                freeze(model.encoder)
+            found.append(stage(1e-3, patience=4))
+            unfreeze(model.encoder)
+        model.set_weights(min(found, key=lambda one: one[0])[1])
+        return model
 
     def predict(self, model: ClickModel, part: BehaviorLog) -> np.ndarray:
         return model.predict(self.batches(part))

@@ -20,6 +20,7 @@ from tfrec_llm.models import (
     MultiTaskModel,
     NextBehaviorModel,
 )
+from tfrec_llm.training import freeze_deep, unfreeze_deep
 
 SMALL = {"vocab_size": 20, "emb_dim": 8, "num_layers": 1, "max_length": 8, "dropout": 0.0}
 IMPRESSIONS = 120
@@ -125,6 +126,7 @@ def test_before_training_a_model_says_what_pre_training_says(shop, context):
     head = model.recommendation.probability
     head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
     model.affinity_layer.weight.assign([1.0])
+    model.affinity_layer.shift.assign([0.0])
     data = batches(shop, context=arrays)
     found = np.log(model.predict(data)) - np.log1p(-model.predict(data))
     for row in range(0, len(found), 7):
@@ -147,8 +149,7 @@ def test_the_wide_way_is_a_linear_model_beside_the_head(shop):
     arrays = encoding.encode({"number": number})
     truth = (number > 0).astype("float32")
     model = ClickModel(encoder(), context=FeatureEmbedding(encoding.specs, 8), wide=True)
-    model.build()
-    model.recommendation.trainable = False
+    freeze_deep(model)
     model.compile(keras.optimizers.Adam(0.1))
     model.fit(batches(shop, labels=truth, context=arrays), epochs=20, verbose=0)
     found = model.predict(batches(shop, context=arrays))
@@ -157,6 +158,15 @@ def test_the_wide_way_is_a_linear_model_beside_the_head(shop):
     slope, shift = np.polyfit(read, logits, 1)
     assert slope > 1.0
     np.testing.assert_allclose(logits, slope * read + shift, atol=1e-4)
+    # Then all of it is trained, from there on.
+    before = [np.array(weight) for weight in model.weights]
+    unfreeze_deep(model)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(batches(shop, labels=truth, context=arrays), epochs=2, verbose=0)
+    moved = [not np.array_equal(*pair) for pair in zip(before, model.weights, strict=True)]
+    assert np.mean(moved) > 0.9
+    with pytest.raises(ValueError, match="Nothing leads straight"):
+        freeze_deep(ClickModel(encoder()))
 
 
 @pytest.mark.parametrize("model_class", [ConversionModel, MultiTaskModel])

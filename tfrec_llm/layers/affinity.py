@@ -16,10 +16,11 @@ class Affinity(keras.layers.Layer):
     An encoder that was pre-trained on next behaviours gives every item a share,
     the softmax of state times vector. A candidate's share, or that of all items
     it is about, over what an item has on average, is a first guess of what
-    fine-tuning learns: its logarithm times a trained weight that starts at one.
+    fine-tuning learns: its logarithm times a trained weight that starts at one,
+    plus a trained shift.
 
     Args:
-        num_logits: Number of logits, each with a weight of its own.
+        num_logits: Number of logits, each with a weight and a shift of its own.
 
     Call arguments:
         h_u: Float tensor `[rows, targets, emb_dim]`, the encoder's states.
@@ -49,6 +50,7 @@ class Affinity(keras.layers.Layer):
 
     def build(self, h_u_shape=None):
         self.weight = self.add_weight(shape=(self.num_logits,), initializer="ones", name="weight")
+        self.shift = self.add_weight(shape=(self.num_logits,), initializer="zeros", name="shift")
         super().build(h_u_shape)
 
     def call(
@@ -67,7 +69,7 @@ class Affinity(keras.layers.Layer):
             share = ops.take_along_axis(shares, place, axis=-1)
         # As small as it gets, so that nothing is infinitely unlikely.
         lift = ops.log(ops.maximum(share * (vocab_size - NUM_RESERVED), 1e-4))
-        return lift * ops.cast(self.weight, "float32")
+        return lift * ops.cast(self.weight, "float32") + ops.cast(self.shift, "float32")
 
     def compute_output_shape(self, h_u_shape, candidates_shape=None, **kwargs):
         return (*h_u_shape[:-1], self.num_logits)

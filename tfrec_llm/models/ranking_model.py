@@ -273,6 +273,19 @@ class RankingModel(EncoderTask):
             contents=self.contents,
         )
 
+    def train_deep(self, trainable: bool) -> None:
+        """Says whether what does not lead straight to the logit is trained, but for the encoder.
+
+        See `tfrec_llm.training.freeze_deep`.
+        """
+        straight = [self.wide_context] if self.wide else []
+        straight += [self.affinity_layer] if self.affinity else []
+        others = [self.encoder, *straight, *_calibrations(self.calibration)]
+        for layer in self.layers:
+            if not any(layer is other for other in others):
+                layer.trainable = trainable
+        self.newcomer.trainable = trainable
+
     def calibrated(self, probabilities):
         """Returns probabilities behind the calibration, which is there."""
         if not isinstance(probabilities, dict):

@@ -20,6 +20,7 @@ _MODULES = {
     "evaluate": "click_training",
     "fast_precision": "precision",
     "freeze": "fine_tuning",
+    "freeze_deep": "fine_tuning",
     "keep_freed_memory": "memory",
     "keep_update_order": "update_order",
     "learning_rate_schedule": "schedule",
@@ -29,6 +30,7 @@ _MODULES = {
     "train_epoch": "click_training",
     "train_step": "click_training",
     "unfreeze": "fine_tuning",
+    "unfreeze_deep": "fine_tuning",
     "variable_depths": "fine_tuning",
 }
 __all__ = [*_MODULES]

@@ -63,6 +63,58 @@ def unfreeze(encoder: Any) -> None:
     encoder.tuning = {}
 
 
+def freeze_deep(model: Any) -> None:
+    """Has only what leads straight to the logit of a ranking model trained: `wide`, `affinity`.
+
+    A few labels teach that much, while all the rest would learn them by heart. Train so first,
+    at a high learning rate, then `unfreeze_deep` and go on at a lower one. Compile the model
+    after each. What is frozen besides the encoder is not saved with the model.
+
+    Args:
+        model: A `RankingModel` with `wide=True` or `affinity=True`.
+
+    Raises:
+        ValueError: If it has neither, or its encoder has LoRA.
+
+    Example:
+        >>> encoder = tfrec_llm.models.BehaviorEncoder(vocab_size=100, emb_dim=8)
+        >>> model = tfrec_llm.models.ClickModel(encoder, affinity=True)
+        >>> freeze_deep(model)
+        >>> [variable.path.split("/")[-1] for variable in model.trainable_variables]
+        ['weight', 'shift']
+
+    Reference:
+        Wide & Deep, https://arxiv.org/abs/1606.07792
+    """
+    if not (model.wide or model.affinity):
+        raise ValueError("Nothing leads straight to the logit: make it with wide or affinity.")
+    if not model.built:
+        model.build()
+    freeze(model.encoder)
+    model.train_deep(False)
+
+
+def unfreeze_deep(model: Any) -> None:
+    """Has all of a ranking model trained again; compile it afterwards.
+
+    Args:
+        model: A `RankingModel`.
+
+    Raises:
+        ValueError: If its encoder has LoRA.
+
+    Example:
+        >>> encoder = tfrec_llm.models.BehaviorEncoder(vocab_size=100, emb_dim=8)
+        >>> model = tfrec_llm.models.ClickModel(encoder, affinity=True)
+        >>> freeze_deep(model)
+        >>> unfreeze_deep(model)
+        >>> len(model.trainable_variables) == len(model.weights)
+        True
+    """
+    unfreeze(model.encoder)
+    model.train_deep(True)
+
+
 def variable_depths(encoder: Any) -> dict[str, int]:
     """Returns how deep below the head each weight of an encoder lies, for `LayerwiseDecay`.
 
