@@ -63,8 +63,9 @@ class RankingModel(EncoderTask):
             takes few labels.
         affinity: Whether the candidate's share in what the encoder expects next
             leads straight to the logit, see `Affinity`; for an encoder that was
-            pre-trained on next behaviours. It looks at the whole catalogue of
-            the encoder for every impression.
+            pre-trained on next behaviours, and candidates that are its items or
+            have `contents`. It looks at the whole catalogue of the encoder for
+            every impression.
         base_rate: Probability that an untrained model gives, such as the share of
             positive labels; a dict by head (`click`, `conversion_given_click`)
             or task where there are several. Few labels then need not teach it.
@@ -120,7 +121,7 @@ class RankingModel(EncoderTask):
         self.candidate_embedding = candidate_embedding
         self.contents = contents
         self.user_embedding = user_embedding
-        self.context = context
+        self.context: Any = context
         self.wide = wide
         self.affinity = affinity
         self.base_rate = base_rate
