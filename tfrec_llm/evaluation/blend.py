@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tfrec_llm.data.behavior_log import BehaviorLog
 
 _SHORTLIST = 200
+# How often users come back changes from one behaviour to the next: a smaller gain may be that.
+_CLEAR_GAIN = 1.1
 # From 1 outwards, so that of equally good ones the mildest is taken.
 _REPEAT_WEIGHTS = sorted(
     (0.0, *(2.0**power for power in range(-10, 5))), key=lambda weight: abs(np.log2(weight + 1e-9))
@@ -111,9 +113,11 @@ class Blend(Scorer):
 
         Greedy selection with replacement: in every round the scorer joins that
         makes the mixture best, and the best mixture of all rounds is kept.
-        Where the weight of repeats is chosen, too, both are, in turns. Only
-        each user's 200 best items by every scorer and the targets take part
-        in the search; `evaluate` ranks the whole catalogue.
+        Where the weight of repeats is chosen, too, both are, in turns; it stays
+        1 unless another makes the metric better by a tenth, for how often users
+        come back changes from one behaviour to the next. Only each user's 200
+        best items by every scorer and the targets take part in the search;
+        `evaluate` ranks the whole catalogue.
 
         Args:
             validation: Held-out behaviours that no scorer was fitted on.
@@ -156,14 +160,16 @@ class Blend(Scorer):
                 found.append((max(values), counts / counts.sum(), repeat_weight))
             return max(found, key=lambda one: one[0])
 
-        found = [best_mixture(1.0 if self._chooses_repeats else self.repeat_weight)]
+        best = best_mixture(1.0 if self._chooses_repeats else self.repeat_weight)
         if self._chooses_repeats and not filter_seen:
             mixture = np.full(len(self.scorers), 1 / len(self.scorers))
+            needed = _CLEAR_GAIN * best[0]
             for _ in range(2):
                 values = [value(mixture, repeat_weight) for repeat_weight in _REPEAT_WEIGHTS]
-                found.append(best_mixture(_REPEAT_WEIGHTS[int(np.argmax(values))]))
-                mixture = found[-1][1]
-        _, mixture, self.repeat_weight = max(found, key=lambda one: one[0])
+                weighed = best_mixture(_REPEAT_WEIGHTS[int(np.argmax(values))])
+                mixture = weighed[1]
+                best = max(best, weighed, key=lambda one: one[0]) if weighed[0] > needed else best
+        _, mixture, self.repeat_weight = best
         self.weights = dict(zip(self.scorers, mixture.tolist(), strict=True))
         return self
 
