@@ -214,13 +214,7 @@ class Bench:
         }
 
     def batches(
-        self,
-        part: BehaviorLog,
-        *,
-        training: bool = False,
-        shared: bool = False,
-        batch_size: int = 256,
-        **options: Any,
+        self, part: BehaviorLog, *, training: bool = False, batch_size: int = 256, **options: Any
     ) -> RankingBatches:
         return ranking_batches(
             part,
@@ -230,10 +224,9 @@ class Bench:
             context=self.context,
             max_length=self.problem.max_length,
             batch_size=batch_size,
-            histories="shared" if training or shared else "own",
             shuffle=training,
             seed=self.seed,
-            **options,
+            **{"histories": "shared" if training else "own"} | options,
         )
 
     def plain_model(self) -> ClickModel:
@@ -332,7 +325,7 @@ class Bench:
         data = {
             "x": self.batches(repeated, training=True, batch_size=batch_size),
             # Only the epoch is chosen by it: a reading a user, as in training, is enough.
-            "validation_data": self.batches(valid, shared=True),
+            "validation_data": self.batches(valid, histories="shared"),
         }
 
         def stage(rate: float, patience: int) -> tuple[float, list[np.ndarray]]:

@@ -128,13 +128,14 @@ def test_before_training_a_model_says_what_pre_training_says(shop, context):
     model.affinity_layer.weight.assign([1.0])
     model.affinity_layer.shift.assign([0.0])
     data = batches(shop, context=arrays)
-    found = np.log(model.predict(data)) - np.log1p(-model.predict(data))
+    found = model.predict(data)
+    found = np.log(found) - np.log1p(-found)
+    batch = data[0]
+    states = np.asarray(frozen(batch))
+    table = np.asarray(frozen.item_embedding(np.arange(3, frozen.vocab_size)))
     for row in range(0, len(found), 7):
-        batch = data[0]
         places = np.argwhere(data.impressions(0) == row)[0]
-        state = np.asarray(frozen(batch))[places[0], batch["target_positions"][tuple(places)]]
-        table = np.asarray(frozen.item_embedding(np.arange(3, frozen.vocab_size)))
-        scores = np.exp(table @ state)
+        scores = np.exp(table @ states[places[0], batch["target_positions"][tuple(places)]])
         lift = scores / scores.mean()
         candidate = batch["candidates"][tuple(places)]
         known = batch["history_lengths"][tuple(places)] > 0
@@ -225,12 +226,12 @@ def test_models_of_several_tasks_train_save_and_load(model_class, shop, tmp_path
 
 
 def test_a_conversion_is_a_click_times_what_follows_it(shop):
+    keras.utils.set_random_seed(0)  # wide weights may make a conversion certain in float32
     model = wide(ConversionModel(encoder()), shop)
     found = model.predict(batches(shop))
     expected = found["click"] * found["conversion_given_click"]
     np.testing.assert_allclose(found["conversion"], expected, rtol=1e-6)
-    assert (found["conversion"] <= found["click"]).all()
-    assert found["conversion"].mean() < found["click"].mean()
+    assert (found["conversion"] < found["click"]).all()
 
 
 def test_predict_gives_each_impression_its_own_in_their_order(shop):

@@ -116,8 +116,9 @@ class Blend(Scorer):
         Where the weight of repeats is chosen, too, both are, in turns; it stays
         1 unless another makes the metric better by a tenth, for how often users
         come back changes from one behaviour to the next. Only each user's 200
-        best items by every scorer and the targets take part in the search;
-        `evaluate` ranks the whole catalogue.
+        best items by every scorer (where repeats are ranked, 100, and the 100
+        best others) and the targets take part in the search; `evaluate` ranks
+        the whole catalogue.
 
         Args:
             validation: Held-out behaviours that no scorer was fitted on.
@@ -168,7 +169,8 @@ class Blend(Scorer):
                 values = [value(mixture, repeat_weight) for repeat_weight in _REPEAT_WEIGHTS]
                 weighed = best_mixture(_REPEAT_WEIGHTS[int(np.argmax(values))])
                 mixture = weighed[1]
-                best = max(best, weighed, key=lambda one: one[0]) if weighed[0] > needed else best
+                if weighed[0] > needed:
+                    best, needed = weighed, weighed[0]
         _, mixture, self.repeat_weight = best
         self.weights = dict(zip(self.scorers, mixture.tolist(), strict=True))
         return self
@@ -210,12 +212,12 @@ class Blend(Scorer):
                 shares[:, seen] = -1.0
             own, own_seen = shares[:, rows, items], seen[rows, items]
             shares[:, rows, items] = -1.0
-            best = [top_k(of_one, min(_SHORTLIST, len(self.vocabulary))) for of_one in shares]
+            # Repeats may come to weigh nothing: half of the list are others.
+            size = _SHORTLIST if task.filter_seen else _SHORTLIST // 2
+            size = min(size, len(self.vocabulary))
+            best = [top_k(of_one, size) for of_one in shares]
             if not task.filter_seen:
-                # Repeats may come to weigh nothing: enough others must be there then.
-                size = min(_SHORTLIST // 2, len(self.vocabulary))
-                others = [top_k(np.where(seen, -1.0, of_one), size) for of_one in shares]
-                best = [of_one[:, :size] for of_one in best] + others
+                best += [top_k(np.where(seen, -1.0, of_one), size) for of_one in shares]
             places = np.sort(np.maximum(np.concatenate(best, axis=1), 0), axis=1)
             kept = np.take_along_axis(shares, places[None], axis=2)
             # An item that several scorers list counts once.

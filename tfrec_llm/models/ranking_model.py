@@ -257,7 +257,7 @@ class RankingModel(EncoderTask):
                 biases.append(ops.sum(self.wide_context(features), axis=-2))
         if vectors:
             h_u = h_u + self.mix(ops.concatenate(vectors, axis=-1))
-        bias = sum(biases[1:], biases[0]) if biases else None
+        bias = sum(biases) if biases else None
         probabilities = self.probabilities(h_u, g_i, bias, training=training)
         # Weights learn from what they give themselves.
         if training or self.calibration is None:
@@ -274,18 +274,13 @@ class RankingModel(EncoderTask):
             contents=self.contents,
         )
 
-    def train_deep(self, trainable: bool) -> None:
-        """Says whether what does not lead straight to the logit is trained, but for the encoder.
-
-        See `tfrec_llm.training.freeze_deep`.
-        """
-        straight = [self.wide_context] if self.wide else []
-        straight += [self.affinity_layer] if self.affinity else []
-        others = [self.encoder, *straight, *_calibrations(self.calibration)]
-        for layer in self.layers:
-            if not any(layer is other for other in others):
-                layer.trainable = trainable
-        self.newcomer.trainable = trainable
+    @property
+    def deep_layers(self) -> list[keras.Layer]:
+        """Layers beside the encoder that do not lead straight to the logit; see `freeze_deep`."""
+        others = [self.encoder, *_calibrations(self.calibration)]
+        others += [self.wide_context] if self.wide else []
+        others += [self.affinity_layer] if self.affinity else []
+        return [layer for layer in self.layers if not any(layer is other for other in others)]
 
     def calibrated(self, probabilities):
         """Returns probabilities behind the calibration, which is there."""

@@ -91,7 +91,7 @@ def freeze_deep(model: Any) -> None:
     if not model.built:
         model.build()
     freeze(model.encoder)
-    model.train_deep(False)
+    _train_deep(model, False)
 
 
 def unfreeze_deep(model: Any) -> None:
@@ -112,7 +112,7 @@ def unfreeze_deep(model: Any) -> None:
         True
     """
     unfreeze(model.encoder)
-    model.train_deep(True)
+    _train_deep(model, True)
 
 
 def variable_depths(encoder: Any) -> dict[str, int]:
@@ -178,6 +178,12 @@ def set_trainable(layer: Any, value: bool) -> None:
     # lies deeper stays as it was.
     layer.trainable = not value
     layer.trainable = value
+
+
+def _train_deep(model: Any, value: bool) -> None:
+    for layer in model.deep_layers:
+        set_trainable(layer, value)
+    model.newcomer.trainable = value
 
 
 def restore_tuning(encoder: Any) -> None:
