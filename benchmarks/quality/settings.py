@@ -19,7 +19,7 @@ DATA = {
     },
     "beauty_s3": {
         "split": _LAST,
-        "protocols": ["F", "U"],
+        "protocols": ["U", "F"],
         "rules": {"window": 10, "history": 10},
     },
     "beauty_40k": {
@@ -80,7 +80,11 @@ SETTINGS = {
         "fit": _NEXT_FIT,
     },
     ("ml-1m", "masked"): {"recommender": _LONG | _MASKED, "fit": _MASKED_FIT},
-    ("beauty_s3", "next"): {"recommender": _BEAUTY, "fit": _NEXT_FIT},
+    # Vectors twice as wide gain under F, less dropout under U.
+    ("beauty_s3", "next"): {
+        "recommender": _BEAUTY | {"emb_dim": 128, "dropout": 0.4},
+        "fit": _NEXT_FIT,
+    },
     ("beauty_s3", "masked"): {
         "recommender": _SHORT | _MASKED | {"dropout": 0.3},
         "fit": _MASKED_FIT,

@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--epochs", type=int, default=20, help="most epochs of a training")
     parser.add_argument("--pre-training", type=int, help="epochs, instead of the problem's")
-    parser.add_argument("--max-length", type=int, default=64, help="newest behaviours read")
+    parser.add_argument(
+        "--max-length", type=int, help="newest behaviours, instead of the problem's"
+    )
     parser.add_argument("--models", type=Path, help="folder that keeps the pre-trained encoder")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--fresh", action="store_true", help="measure all again")
@@ -83,7 +85,7 @@ def main() -> None:
     asked = problem(arguments.data)
     if arguments.pre_training is not None:
         asked.pre_training = arguments.pre_training
-    asked.max_length = arguments.max_length
+    asked.max_length = arguments.max_length or asked.max_length
     path = arguments.results / f"effects_{arguments.data}.json"
     result = run(
         asked,

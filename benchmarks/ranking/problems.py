@@ -34,6 +34,7 @@ class Problem:
         min_count: Items of the histories that are rarer become unknown.
         pre_training: Epochs over all behaviours before the test.
         pre_training_rows: Packed rows a step of it; None for the library's choice.
+        affinity: Whether what pre-training says leads to the logit; of two, validation chooses.
     """
 
     split: Split
@@ -47,6 +48,7 @@ class Problem:
     min_count: int = 1
     pre_training: int = 30
     pre_training_rows: int | None = None
+    affinity: tuple[bool, ...] = (True,)
 
     @property
     def behaviors(self) -> BehaviorLog:
@@ -75,29 +77,30 @@ def problem(name: str) -> Problem:
 def _completejourney() -> Problem:
     """Which mailed household redeems a coupon.
 
-    Models read kinds of products (category and type), each once a basket: a campaign is about
-    thousands of products, most of which a household never met. What was bought with a coupon is
-    a behaviour of its own, by category, so that pre-training learns who uses coupons for what.
+    Models read visits and what was bought with coupons, by category: a campaign is about
+    thousands of products, most of which a household never met, and single purchases would leave
+    room for the last few weeks only. So pre-training learns how often who uses coupons for what.
     """
     log = load_impressions("completejourney")
     assert log.history is not None
     products = log.history.catalogue
     assert products is not None
-    category, type_ = (pc.fill_null(products.column(name), "") for name in ("category", "type"))
-    kinds = pc.binary_join_element_wise(category, type_, "/").combine_chunks()
+    category = pc.fill_null(products.column("category"), "")
     with_coupon = pc.binary_join_element_wise("coupon", category, ": ").combine_chunks()
 
-    def of_items(names: pa.Array, items: pa.ChunkedArray) -> pa.ChunkedArray:
+    def of_items(items: pa.ChunkedArray) -> pa.ChunkedArray:
         # A few products are in no catalogue.
-        return pc.fill_null(names.take(pc.index_in(items, value_set=products.ids)), "/")
+        return pc.fill_null(with_coupon.take(pc.index_in(items, value_set=products.ids)), "coupon")
 
     def readable(part: BehaviorLog) -> BehaviorLog:
         assert part.history is not None
         history = part.history
+        named = history.table.select(["user", "time"])
         used = pc.greater(pc.abs(history.column("coupon_discount")), 0)
-        named = pc.if_else(used, of_items(with_coupon, history.item), of_items(kinds, history.item))
-        bought = history.table.select(["user", "time"]).append_column("item", named)
-        once = bought.group_by(["user", "time", "item"], use_threads=False).aggregate([])
+        coupons = named.append_column("item", of_items(history.item)).filter(used)
+        visits = named.append_column("item", pa.repeat("visit", len(named)))
+        both = pa.concat_tables([coupons, visits])
+        once = both.group_by(["user", "time", "item"], use_threads=False).aggregate([])
         return BehaviorLog(
             part.table,
             catalogue=part.catalogue,
@@ -107,9 +110,7 @@ def _completejourney() -> Problem:
         )
 
     coupons = load_coupons()
-    about = pa.table(
-        {"candidate": coupons["candidate"], "item": of_items(with_coupon, coupons["item"])}
-    )
+    about = pa.table({"candidate": coupons["candidate"], "item": of_items(coupons["item"])})
     # From then on all three types of campaign are mailed.
     split = impression_split(log, valid_from="2017-08-08", test_from="2017-10-30")
     return Problem(
@@ -125,10 +126,12 @@ def _completejourney() -> Problem:
         user_features=["age", "income", "household_size", "household_comp", "kids_count"],
         context=["mailings_before", "redemptions_before", "days_since_redemption"],
         contents=about,
-        max_length=128,
+        max_length=256,
         min_count=20,
-        pre_training=8,
-        pre_training_rows=8,
+        pre_training=30,
+        pre_training_rows=4,
+        # Few labels do not teach how much of it the counts know already.
+        affinity=(True, False),
     )
 
 

@@ -11,11 +11,13 @@ already, of the same settings, is not measured again.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -183,20 +185,22 @@ class Bench:
             "valid": readable.valid,
             "test": readable.test,
         }
-        # Whether the encoder is frozen in the second stage; what is best on validation is kept.
-        whole, both = (False,), (False, True)
         self.base_rate = float(labels[rows].mean())
-        for name, make, ways in (
-            ("states and item", self.plain_model, whole),
-            ("ranking from scratch", self.full_model, whole),
-            ("ranking, pre-trained", self.pre_trained_model, both),
-            ("ranking with counts, from scratch", self.full_model, whole),
-            ("ranking with counts, pre-trained", self.pre_trained_model, both),
+        pre_trained = [
+            functools.partial(self.pre_trained_model, affinity)
+            for affinity in self.problem.affinity
+        ]
+        for name, makes, freezing in (
+            ("states and item", [self.plain_model], [False]),
+            ("ranking from scratch", [self.full_model], [False]),
+            ("ranking, pre-trained", pre_trained, [False, True]),
+            ("ranking with counts, from scratch", [self.full_model], [False]),
+            ("ranking with counts, pre-trained", pre_trained, [False, True]),
         ):
             begin = time.perf_counter()
             if name == "ranking with counts, from scratch":
                 parts, self.context = self.with_counts(parts, rows)
-            model = self.trained(make, parts["train"], parts["valid"], ways)
+            model = self.trained(makes, parts["train"], parts["valid"], freezing)
             of = {id(split.valid): parts["valid"], id(split.test): parts["test"]}
             keep(name, lambda part, m=model, of=of: self.predict(m, of[id(part)]), begin)
         self.context = self.plain_context
@@ -242,8 +246,8 @@ class Bench:
     def full_model(self) -> ClickModel:
         return ClickModel(**self.parts(pre_trained=False))
 
-    def pre_trained_model(self) -> ClickModel:
-        return ClickModel(**self.parts(pre_trained=True))
+    def pre_trained_model(self, affinity: bool) -> ClickModel:
+        return ClickModel(**self.parts(pre_trained=True) | {"affinity": affinity})
 
     def with_counts(
         self, parts: dict[str, BehaviorLog], rows: np.ndarray
@@ -308,16 +312,18 @@ class Bench:
         )
 
     def trained(
-        self, make: Any, train: BehaviorLog, valid: BehaviorLog, frozen: tuple[bool, ...]
+        self,
+        makes: list[Callable[[], ClickModel]],
+        train: BehaviorLog,
+        valid: BehaviorLog,
+        freezing: list[bool],
     ) -> ClickModel:
-        """Returns a model with its best weights on validation.
+        """Returns the model, of those that `makes` make, that is best on validation.
 
         First only what leads straight to the logit is trained, where there is such; then, from
-        there, everything, with the encoder and without it as `frozen` says.
+        there, everything, the encoder frozen or not as `freezing` says. Every stage and every
+        epoch is tried on validation.
         """
-        keras.utils.set_random_seed(self.seed)
-        model = make()
-        model.build()
         # Few labels are read in small batches and several times: eight steps between validations.
         batch_size = min(256, max(16, len(train) // 8))
         times = -(-8 * batch_size // len(train))
@@ -328,28 +334,33 @@ class Bench:
             "validation_data": self.batches(valid, histories="shared"),
         }
 
-        def stage(rate: float, patience: int) -> tuple[float, list[np.ndarray]]:
+        def stage(model: ClickModel, rate: float, patience: int) -> float:
             model.compile(keras.optimizers.Adam(rate, clipnorm=1.0))
             stop = keras.callbacks.EarlyStopping(
                 "val_loss", patience=patience, restore_best_weights=True
             )
             fitted = model.fit(**data, epochs=self.epochs, callbacks=[stop], verbose=0)
-            return min(fitted.history["val_loss"]), model.get_weights()
+            return min(fitted.history["val_loss"])
 
         found = []
-        if model.wide or model.affinity:
-            freeze_deep(model)
-            found.append(stage(1e-2, patience=8))
-            unfreeze_deep(model)
-        start = model.get_weights()
-        for encoder_frozen in frozen:
-            model.set_weights(start)
-            if encoder_frozen:
-                freeze(model.encoder)
-            found.append(stage(1e-3, patience=4))
-            unfreeze(model.encoder)
-        model.set_weights(min(found, key=lambda one: one[0])[1])
-        return model
+        for make in makes:
+            keras.utils.set_random_seed(self.seed)
+            model = make()
+            model.build()
+            if model.wide or model.affinity:
+                freeze_deep(model)
+                found.append((stage(model, 1e-2, patience=8), model, model.get_weights()))
+                unfreeze_deep(model)
+            start = model.get_weights()
+            for frozen in freezing:
+                model.set_weights(start)
+                if frozen:
+                    freeze(model.encoder)
+                found.append((stage(model, 1e-3, patience=4), model, model.get_weights()))
+                unfreeze(model.encoder)
+        _, best, weights = min(found, key=lambda one: one[0])
+        best.set_weights(weights)
+        return best
 
     def predict(self, model: ClickModel, part: BehaviorLog) -> np.ndarray:
         return model.predict(self.batches(part))
