@@ -4,7 +4,7 @@
 
 Each method is measured against the same model without it: same pre-trained encoder, same data,
 same seeds, best epoch by validation. Adds to results/effects_DATA.json after every training and
-leaves out what is there already; --fresh begins anew.
+leaves out what is there already, of the same settings; --fresh begins anew.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from problems import PROBLEMS, Problem, problem
 from reporting import machine, write
-from run import EMB_DIM, METRICS, Bench, figures, truth
+from run import EMB_DIM, METRICS, Bench, figures, kept_runs, truth
 
 from tfrec_llm.data import BehaviorLog, ConsistencyBatches, mask
 from tfrec_llm.layers import ItemEmbedding, ItemEncoder
@@ -114,8 +114,6 @@ def run(
     """Measures methods and writes the file after each of them."""
     # One pre-training for all, of seed 0: what is compared differs in fine-tuning alone.
     bench = EffectsBench(asked, 0, epochs, models and models / f"{data}_0.tfrec")
-    runs = [] if fresh or not path.exists() else json.loads(path.read_text())["runs"]
-    done = {(one["seed"], one["method"]) for one in runs}
     result: dict[str, Any] = {
         "data": data,
         "machine": machine("tfrec-llm", "keras", "tensorflow"),
@@ -131,6 +129,8 @@ def run(
             for name, part in vars(asked.split).items()
         },
     }
+    runs = [] if fresh else kept_runs(path, result["settings"])
+    done = {(one["seed"], one["method"]) for one in runs}
     for seed in seeds:
         for method in methods:
             if (seed, method) in done or not bench.makes_sense_of(method):

@@ -95,10 +95,10 @@ def _completejourney() -> Problem:
     def readable(part: BehaviorLog) -> BehaviorLog:
         assert part.history is not None
         history = part.history
-        named = history.table.select(["user", "time"])
-        used = pc.greater(pc.abs(history.column("coupon_discount")), 0)
-        coupons = named.append_column("item", of_items(history.item)).filter(used)
-        visits = named.append_column("item", pa.repeat("visit", len(named)))
+        used = history.table.filter(pc.not_equal(history.column("coupon_discount"), 0))
+        coupons, visits = (rows.select(["user", "time"]) for rows in (used, history.table))
+        coupons = coupons.append_column("item", of_items(used["item"]))
+        visits = visits.append_column("item", pa.repeat("visit", len(visits)))
         both = pa.concat_tables([coupons, visits])
         once = both.group_by(["user", "time", "item"], use_threads=False).aggregate([])
         return BehaviorLog(

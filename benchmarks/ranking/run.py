@@ -77,13 +77,9 @@ def main() -> None:
             "epochs": arguments.epochs,
             "pre_training": asked.pre_training,
         },
-        "runs": [],
     }
     path = arguments.results / f"{arguments.data}.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before["settings"] == result["settings"]:
-            result["runs"] = before["runs"]
+    result["runs"] = kept_runs(path, result["settings"])
     done = {(run["seed"], run["share"]) for run in result["runs"]}
     for seed in arguments.seeds:
         if all((seed, share) in done for share in arguments.shares):
@@ -97,6 +93,12 @@ def main() -> None:
             result["summary"] = summary(result["runs"])
             write(path, result)
             print(table(result["summary"]))
+
+
+def kept_runs(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns what the file holds already of these settings."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    return before["runs"] if before.get("settings") == settings else []
 
 
 class Bench:
