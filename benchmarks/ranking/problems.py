@@ -77,7 +77,7 @@ def problem(name: str) -> Problem:
 def _completejourney() -> Problem:
     """Which mailed household redeems a coupon.
 
-    Models read visits and what was bought with coupons, by category: a campaign is about
+    Models read visits and what kinds of product were bought with coupons: a campaign is about
     thousands of products, most of which a household never met, and single purchases would leave
     room for the last few weeks only. So pre-training learns how often who uses coupons for what.
     """
@@ -85,8 +85,9 @@ def _completejourney() -> Problem:
     assert log.history is not None
     products = log.history.catalogue
     assert products is not None
-    category = pc.fill_null(products.column("category"), "")
-    with_coupon = pc.binary_join_element_wise("coupon", category, ": ").combine_chunks()
+    category, kind = (pc.fill_null(products.column(name), "") for name in ("category", "type"))
+    named = pc.binary_join_element_wise(category, kind, "/")
+    with_coupon = pc.binary_join_element_wise("coupon", named, ": ").combine_chunks()
 
     def of_items(items: pa.ChunkedArray) -> pa.ChunkedArray:
         # A few products are in no catalogue.
@@ -127,8 +128,8 @@ def _completejourney() -> Problem:
         context=["mailings_before", "redemptions_before", "days_since_redemption"],
         contents=about,
         max_length=256,
-        min_count=20,
-        pre_training=30,
+        min_count=8,
+        pre_training=60,
         pre_training_rows=4,
         # Few labels do not teach how much of it the counts know already.
         affinity=(True, False),
