@@ -6,6 +6,7 @@ What stands between the two marks of the page is replaced; the text around it is
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,16 +97,24 @@ def heading(result: dict[str, Any]) -> str:
 
 
 def epochs(found: dict[str, Any]) -> str:
-    """Returns what training and recommending took."""
-    rows = [
-        ["", "s an epoch", "of ours", "us a behaviour", "MB added", "MB", "users/s", "loss", "way"]
-    ]
+    """Returns what training and recommending took, of peers in the fastest way and plainly."""
+    seconds_columns = ["s an epoch", "of ours", "plainly, s", "of ours"]
+    memory_columns = ["us a behaviour", "MB added", "MB", "users/s", "loss", "way"]
+    rows = [["", *seconds_columns, *memory_columns]]
+    ours = found.get("ours", {}).get("seconds_an_epoch")
+
+    def seconds_and_times(seconds: float) -> list[str]:
+        return [f"{seconds:.1f}", f"{seconds / ours:.1f}" if ours else ""]
+
     for name, one in found.items():
+        plain = statistics.median(
+            s for run in one["rounds"]["plain"] for s in run["seconds_an_epoch"]
+        )
         rows.append(
             [
                 NAMES[name],
-                f"{one['seconds_an_epoch']:.1f}",
-                f"{one['times_ours']:.1f}" if "times_ours" in one else "",
+                *seconds_and_times(one["seconds_an_epoch"]),
+                *seconds_and_times(plain),
                 f"{one['microseconds_a_behavior']:.1f}",
                 f"{one['added_megabytes']:,.0f}",
                 f"{one['process_megabytes']:,.0f}",
