@@ -90,10 +90,25 @@ def heading(result: dict[str, Any]) -> str:
     return (
         f"{data['users']:,} users, {data['items']:,} items, {data['behaviors_an_epoch']:,} "
         f"behaviours an epoch; padded, {100 * data['padding']:.0f} % of the places would be empty. "
+        f"{measured(result)}"
         f"{machine['cores']} cores of {machine['processor']} ({', '.join(machine['arithmetic'])}); "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + "."
     )
+
+
+def measured(result: dict[str, Any]) -> str:
+    """Returns how much was measured, of files of epochs."""
+    if "share" not in result:
+        return ""
+    rounds = max(
+        len(runs)
+        for found in result["losses"].values()
+        for one in found.values()
+        for runs in one["rounds"].values()
+    )
+    of_peers = f", of peers {100 * result['share']:.0f} % of one" if result["share"] < 1 else ""
+    return f"Rounds of {result['epochs']} epochs{of_peers}: {rounds}. "
 
 
 def epochs(found: dict[str, Any]) -> str:
