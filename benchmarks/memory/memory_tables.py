@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
+from large_catalogue import step_ratio
 from reporting import between_marks, markdown, number
 
 HERE = Path(__file__).parent
@@ -49,22 +50,17 @@ def of_catalogues(result: dict[str, Any]) -> str:
     add(f"{largest['items']:,} items: make the model", seconds["make the model"], largest)
     add("the same: recommend to 100 users", seconds["recommend to 100 users"], largest)
 
-    steps: dict[str, list[dict[str, Any]]] = {}
-    sizes: list[str] = []
-    for kind, found in result["steps"].items():
-        optimizer, size = kind.split(", ")
-        steps.setdefault(optimizer, []).append(found)
-        if size not in sizes:
-            sizes.append(size)
+    steps = result["steps"]
+    optimizers, sizes = (dict.fromkeys(kind.split(", ")[part] for kind in steps) for part in (0, 1))
     names = [f"ms a step, {int(size.split()[0]):,} items" for size in sizes]
     of_steps = [["", *names, "times", "GB"]]
-    for optimizer, found in steps.items():
-        times = [one["milliseconds"] for one in found]
+    for optimizer in optimizers:
+        found = [steps[f"{optimizer}, {size}"] for size in sizes]
         of_steps.append(
             [
                 f'`optimizer="{optimizer}"`',
-                *(f"{one:.0f}" for one in times),
-                f"{times[-1] / times[0]:.2f}",
+                *(f"{one['milliseconds']:.0f}" for one in found),
+                f"{step_ratio(result, optimizer):.2f}",
                 f"{found[-1]['peak_gigabytes']:.1f}",
             ]
         )

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).with_name("peers")))
 sys.path.append(str(Path(__file__).parents[1]))
 from environments import environment, versions
 from reporting import machine, write
-from speed_tables import epochs
+from speed_tables import epochs, median_seconds
 
 from tfrec_llm.data import BehaviorLog, ShopSimulator, Split, leave_last_out, load
 
@@ -218,7 +218,7 @@ def speed(bench: Bench) -> None:
                     job |= {"epochs": arguments.epochs, "warmup": arguments.warmup}
                     measured = bench.run(name, way, job)
                     runs[name].setdefault(way, []).append(measured)
-                    seconds = statistics.median(measured["seconds_an_epoch"])
+                    seconds = median_seconds([measured])
                     print(f"{loss}, round {number + 1}, {name}, {way}: {seconds:.2f} s", flush=True)
                     results["losses"][loss] = summary(runs, bench.data)
                     write(path, results)
@@ -235,7 +235,7 @@ def ways_of(name: str, runs: dict[str, list[dict]], ways: list[str]) -> list[str
 
 
 def fastest(runs: dict[str, list[dict]]) -> str:
-    return min(runs, key=lambda way: statistics.median(runs[way][0]["seconds_an_epoch"]))
+    return min(runs, key=lambda way: median_seconds(runs[way][:1]))
 
 
 def summary(runs: dict[str, dict[str, list[dict]]], data: dict) -> dict:
@@ -246,7 +246,7 @@ def summary(runs: dict[str, dict[str, list[dict]]], data: dict) -> dict:
             continue
         way = fastest(ways)
         rounds = ways[way]
-        seconds = statistics.median(s for one in rounds for s in one["seconds_an_epoch"])
+        seconds = median_seconds(rounds)
         middle = {
             key: statistics.median(one[key] for one in rounds)
             for key in ("process_megabytes", "added_megabytes", "users_a_second", "first_loss")
@@ -258,9 +258,6 @@ def summary(runs: dict[str, dict[str, list[dict]]], data: dict) -> dict:
             **middle,
             "rounds": ways,
         }
-    for one in found.values():
-        if "ours" in found:
-            one["times_ours"] = one["seconds_an_epoch"] / found["ours"]["seconds_an_epoch"]
     return found
 
 

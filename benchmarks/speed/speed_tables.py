@@ -122,14 +122,11 @@ def epochs(found: dict[str, Any]) -> str:
         return [f"{seconds:.1f}", f"{seconds / ours:.1f}" if ours else ""]
 
     for name, one in found.items():
-        plain = statistics.median(
-            s for run in one["rounds"]["plain"] for s in run["seconds_an_epoch"]
-        )
         rows.append(
             [
                 NAMES[name],
                 *seconds_and_times(one["seconds_an_epoch"]),
-                *seconds_and_times(plain),
+                *seconds_and_times(median_seconds(one["rounds"]["plain"])),
                 f"{one['microseconds_a_behavior']:.1f}",
                 f"{one['added_megabytes']:,.0f}",
                 f"{one['process_megabytes']:,.0f}",
@@ -139,6 +136,11 @@ def epochs(found: dict[str, Any]) -> str:
             ]
         )
     return markdown(rows)
+
+
+def median_seconds(rounds: list[dict[str, Any]]) -> float:
+    """Returns the median seconds of all epochs of some rounds."""
+    return statistics.median(seconds for one in rounds for seconds in one["seconds_an_epoch"])
 
 
 def to_best(results: dict[str, Any]) -> str:
