@@ -39,16 +39,22 @@ JOB = {"batch_size": 128, "negatives": 256, "learning_rate": 1e-3, "threads": CO
 # Worker, environment and what its job holds beside the common settings.
 CONTESTANTS = {
     "ours": ("run_ours.py", None, {}),
+    # RecTools' SASRecModel has a feed-forward as wide as its vectors.
+    "ours_narrow": ("run_ours.py", None, {"hid_dim": 64}),
     "rectools": ("run_rectools.py", "rectools", {"model": "sasrec", "loader_processes": 0}),
     "rectools_flat": ("run_rectools.py", "rectools", {"model": "flat", "loader_processes": 0}),
     "replay": ("run_replay.py", "replay", {"buckets": 32}),
 }
-# What PyTorch is given beyond its defaults; the faster way counts.
+# What a library is given beyond its defaults: environment and, for Lightning, precision.
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 WAYS = {
     "plain": ({}, "32-true"),
     "kept memory": (KEPT_MEMORY, "32-true"),
     "kept memory, bfloat16": (KEPT_MEMORY, "bf16-mixed"),
+}
+OUR_WAYS = {
+    "plain": ({}, "auto"),
+    "one thread an operation": ({"TF_NUM_INTRAOP_THREADS": "1"}, "auto"),
 }
 # RePlay's LengthBucketedQueryEncoder puts bfloat16 states into a float32 tensor, which PyTorch
 # refuses.
@@ -117,7 +123,7 @@ class Bench:
     def run(self, contestant: str, way: str, job: dict) -> dict:
         """Runs a worker in a process of its own and returns its result."""
         worker, peer, own = CONTESTANTS[contestant]
-        environment_of_way, precision = WAYS[way]
+        environment_of_way, precision = (WAYS if peer else OUR_WAYS)[way]
         files = {name: str(self.folder / f"{name}.parquet") for name in ("train", "valid")}
         result = self.folder / "result.json"
         result.unlink(missing_ok=True)
@@ -213,7 +219,7 @@ def speed(bench: Bench) -> None:
         for number in range(arguments.rounds):
             for name in arguments.contestants:
                 for way in ways_of(name, runs[name], ways):
-                    share = 1.0 if name == "ours" else arguments.share
+                    share = arguments.share if CONTESTANTS[name][1] else 1.0
                     job = {"mode": "speed", "loss": loss, "sizes": bench.sizes, "share": share}
                     job |= {"epochs": arguments.epochs, "warmup": arguments.warmup}
                     measured = bench.run(name, way, job)
@@ -226,11 +232,11 @@ def speed(bench: Bench) -> None:
 
 
 def ways_of(name: str, runs: dict[str, list[dict]], ways: list[str]) -> list[str]:
-    """Returns all ways that a contestant can go in the first round, then the fastest."""
-    if name == "ours":
-        return ["plain"]
+    """Returns all ways of a contestant in the first round, then the plain and the fastest one."""
     if runs:
-        return [fastest(runs)]
+        return sorted({"plain", fastest(runs)})
+    if not CONTESTANTS[name][1]:
+        return [*OUR_WAYS]
     return [way for way in ways if name not in FLOAT32_ONLY or "bfloat16" not in way]
 
 

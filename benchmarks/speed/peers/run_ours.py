@@ -20,7 +20,7 @@ def main() -> None:
 def speed(job: dict, log: tr.data.BehaviorLog) -> dict:
     """Measures training and recommending."""
     keras.utils.set_random_seed(job["seed"])
-    sizes = job["sizes"]
+    sizes = job["sizes"] | {"hid_dim": job.get("hid_dim")}
     vocabulary = tr.data.Vocabulary.fit(log.item)
     sequences = tr.data.UserSequences.from_log(log, vocabulary)
     batches = packed(sequences, job)
