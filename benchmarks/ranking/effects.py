@@ -117,13 +117,7 @@ def run(
     result: dict[str, Any] = {
         "data": data,
         "machine": machine("tfrec-llm", "keras", "tensorflow"),
-        "settings": SETTINGS
-        | {
-            "emb_dim": EMB_DIM,
-            "max_length": asked.max_length,
-            "epochs": epochs,
-            "pre_training": asked.pre_training,
-        },
+        "settings": SETTINGS | {"emb_dim": EMB_DIM, "epochs": epochs} | asked.settings,
         "counts": {
             name: {"impressions": len(part), "positive": int(truth(part).sum())}
             for name, part in vars(asked.split).items()

@@ -1,6 +1,7 @@
 """The impression logs that are ranked, and what models read of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,6 +57,20 @@ class Problem:
         history = self.readable.valid.history
         assert history is not None
         return history
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on, as JSON holds it."""
+        return {
+            "candidate_features": self.candidate_features,
+            "user_features": self.user_features,
+            "context": self.context,
+            "max_length": self.max_length,
+            "min_count": self.min_count,
+            "pre_training": self.pre_training,
+            "pre_training_rows": self.pre_training_rows,
+            "affinity": list(self.affinity),
+        }
 
     @property
     def candidate_catalogue(self) -> Catalogue:

@@ -71,12 +71,7 @@ def main() -> None:
             name: {"impressions": len(part), "positive": int(truth(part).sum())}
             for name, part in vars(asked.split).items()
         },
-        "settings": {
-            "emb_dim": EMB_DIM,
-            "max_length": asked.max_length,
-            "epochs": arguments.epochs,
-            "pre_training": asked.pre_training,
-        },
+        "settings": {"emb_dim": EMB_DIM, "epochs": arguments.epochs} | asked.settings,
     }
     path = arguments.results / f"{arguments.data}.json"
     result["runs"] = kept_runs(path, result["settings"])
