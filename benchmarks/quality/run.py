@@ -63,7 +63,8 @@ def run(
         if str(seed) in result["seeds"]:
             print(f"Seed {seed} is in {path.name} already.")
             continue
-        result["seeds"][str(seed)] = experiment.measure_seed(seed)
+        measured = result["seeds"] | {str(seed): experiment.measure_seed(seed)}
+        result["seeds"] = dict(sorted(measured.items(), key=lambda one: int(one[0])))
         result["summary"] = summary(result["seeds"])
         write(path, result)
     kept = [int(seed) for seed in result["seeds"] if experiment.is_trained(int(seed))]
@@ -182,6 +183,7 @@ class Experiment:
                     "validation": self.figures(model, self.split.valid, protocol),
                     "test": self.figures(model, self.split.test, protocol),
                 },
+                "repeats weighed": self.blend({"model": model}, protocol),
                 "with rules": self.blend({"model": model, **rules}, protocol),
             }
         return measured

@@ -96,7 +96,13 @@ def measured_rows(result: dict[str, Any], columns: list[tuple[str, str]]) -> lis
     number_of_seeds = len(result["seeds"])
     seeds = "1 seed" if number_of_seeds == 1 else f"mean of {number_of_seeds} seeds"
     rows = []
-    for name, shown in (("model", model), ("with rules", f"{model} + sequential rules")):
+    for name, shown in (
+        ("model", model),
+        ("repeats weighed", f"{model}, repeats weighed"),
+        ("with rules", f"{model} + sequential rules"),
+    ):
+        if name not in result["summary"]["U"]:
+            continue
         found = [result["summary"][p][name][metric] for p, metric in columns]
         cells = [spread(one["mean"], one["standard_deviation"]) for one in found]
         rows.append([shown, *cells, f"measured, {seeds}"])
