@@ -1,8 +1,8 @@
-"""The tables of docs/results.md, made of the result files and the published figures.
+"""The tables of docs/results.md and of the READMEs, of the result files and published figures.
 
     python benchmarks/quality/tables.py
 
-What stands between the two marks of the page is replaced; the text around it is written by hand.
+What stands between the two marks of a page is replaced; the text around it is written by hand.
 """
 
 import json
@@ -16,6 +16,10 @@ from settings import DATA
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "results.md"
+READMES = {
+    HERE.parents[1] / "README.md": ["best published", "here", "here, seeds and rules blended"],
+    HERE.parents[1] / "README.zh-CN.md": ["已发表的最好结果", "本库", "本库混合种子与序列规则"],
+}
 METRICS = ["hr@10", "ndcg@10"]
 PUBLISHED = json.loads((HERE / "published.json").read_text())
 
@@ -23,6 +27,9 @@ PUBLISHED = json.loads((HERE / "published.json").read_text())
 def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(renewed(page, HERE / "results"), encoding="utf-8")
+    for path, heading in READMES.items():
+        readme = path.read_text(encoding="utf-8")
+        path.write_text(between_marks(readme, beside_published(heading, HERE / "results")), "utf-8")
 
 
 def renewed(page: str, results: Path) -> str:
@@ -47,6 +54,36 @@ def tables(results: Path) -> str:
             if found:
                 parts.append(f"\n{trainings(found)}\n")
     return "".join(parts) + "\n"
+
+
+def beside_published(heading: list[str], results: Path) -> str:
+    """Returns the next-behaviour models beside the best published figures under F."""
+    rows = [["HR@10 / NDCG@10", *heading]]
+    for data in DATA:
+        path = results / f"{data}_next.json"
+        # Figures chosen on test are no measure.
+        others = [
+            row
+            for row in PUBLISHED["rows"]
+            if row["data"] == data and "F" in row and row.get("note") != "chosen on test"
+        ]
+        if not path.exists() or not others:
+            continue
+        result = json.loads(path.read_text())
+        best = max(others, key=lambda row: row["F"][1])
+        model, blended = (
+            {metric: one["mean"] for metric, one in result["summary"]["F"][name].items()}
+            for name in ("model", "with rules")
+        )
+        if "all_seeds" in result:
+            blended = result["all_seeds"]["F"]["with rules"]["test"]
+        cells = [
+            " / ".join(number(reached[metric]) for metric in METRICS)
+            for reached in (dict(zip(METRICS, best["F"], strict=True)), model, blended)
+        ]
+        link = PUBLISHED["sources"][best["source"]]
+        rows.append([data, f"{cells[0]}, [{best['model']}]({link})", *cells[1:]])
+    return f"\n{markdown(rows)}\n\n"
 
 
 def show(data: str, results: list[dict[str, Any]]) -> str:

@@ -26,6 +26,15 @@ def test_the_tables_of_the_page_are_those_of_the_result_files(quality):
     )
 
 
+def test_the_readmes_show_the_result_files(quality):
+    tables = quality("tables")
+    for path, heading in tables.READMES.items():
+        readme = path.read_text(encoding="utf-8")
+        table = tables.beside_published(heading, QUALITY / "results")
+        assert table in readme, f"{path.name}: run python benchmarks/quality/tables.py"
+        assert table.count("\n| ") > 2
+
+
 @pytest.mark.slow
 def test_a_run_writes_results_that_more_seeds_join_and_the_tables_show(quality, tmp_path, capsys):
     folders = {"models": tmp_path / "models", "results": tmp_path}
