@@ -57,10 +57,39 @@ def tables(results: Path) -> str:
             parts.append(f"\n{to_best(json.loads(best.read_text()))}\n")
     if not parts:
         parts.append("\nNo result files of peers yet.\n")
+    step = results / "training_step.json"
+    if step.exists():
+        parts.append(f"\n{of_limit(json.loads(step.read_text()))}\n")
     options = results / "training_options.json"
     if options.exists():
         parts.append(f"\n{of_options(json.loads(options.read_text()))}\n")
     return "".join(parts) + "\n"
+
+
+def of_limit(result: dict[str, Any]) -> str:
+    """Returns the training step as a share of what the machine multiplies, and where it goes."""
+    rows = [["step", "us a behaviour", "GFLOP/s", "of the limit", "MB added"]]
+    for name, one in result["steps"].items():
+        rows.append(
+            [
+                name,
+                f"{one['microseconds_a_behavior']:.1f}",
+                f"{one['gigaflops']:.0f}",
+                f"{100 * one['share_of_product_rate']:.0f} %",
+                f"{one['step_megabytes']:,.0f}",
+            ]
+        )
+    machine, rates = result["machine"], result["products"]
+    goes = ", ".join(f"{name} {100 * share:.0f} %" for name, share in result["where"].items())
+    return (
+        f"## Close to the limit\n\nA step at the shape of ml-1m with full softmax takes "
+        f"{result['flops_a_behavior'] / 1e6:.1f} MFLOP a behaviour. The {machine['cores']} cores "
+        f"of {machine['processor']} multiply matrices of its shapes at "
+        f"{rates['gigaflops_float32']:.0f} GFLOP/s in float32 and "
+        f"{rates['gigaflops_bfloat16']:.0f} in bfloat16, which is the limit.\n\n"
+        f"{markdown(rows)}\n\n"
+        f"Where the time of the library's operations goes in bfloat16: {goes}."
+    )
 
 
 def of_options(result: dict[str, Any]) -> str:

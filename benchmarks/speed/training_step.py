@@ -6,8 +6,9 @@ Both train the same architecture on the same histories with the full softmax and
 as one writes it (histories padded to 200, all logits, `SparseCategoricalCrossentropy`), the library
 as it comes. A step of either reads the same number of real behaviours. Every measurement is a
 process of its own; the variants alternate, and medians are reported. The histories are those of
-MovieLens-1M where TFREC_DATA says where it is, else simulated ones of the same shape. Prints a
-table and writes results/training_step.json beside this script.
+MovieLens-1M where TFREC_DATA says where it is, else simulated ones of the same shape. Where the
+time of the library's step goes is read from TensorFlow's profiler. Prints tables and writes
+results/training_step.json beside this script; `speed_tables.py` then renews docs/speed.md.
 """
 
 import argparse
@@ -16,7 +17,9 @@ import os
 import resource
 import statistics
 import sys
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -26,18 +29,27 @@ EMB_DIM, LAYERS, HEADS, MAX_LENGTH, DROPOUT = 64, 2, 2, 200, 0.2
 USERS_A_STEP, STEPS = 128, 12
 PACKAGES = ("tfrec-llm", "tensorflow", "keras", "numpy")
 VARIANTS = ("plain Keras, float32", "library, float32", "library, bfloat16")
+# What TensorFlow's operations do, by what their names contain; the first that fits counts.
+KINDS = {
+    "matrix products": ("MatMul", "Einsum"),
+    "softmax": ("Softmax",),
+    "dropout's random numbers": ("Random",),
+    "rows of tables": ("Gather", "Segment", "Scatter", "OneHot"),
+    "moving and casting": ("Transpose", "Cast", "Concat", "Slice", "Pack", "Split", "Broadcast"),
+}
+REST = "elementwise, sums and maxima"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--variant", choices=[*VARIANTS, "products"], help=argparse.SUPPRESS)
+    parser.add_argument("--variant", choices=[*VARIANTS, *OTHERS], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.variant:
-        measured = products() if arguments.variant == "products" else step(arguments.variant)
-        print(json.dumps(measured))
+        measure = OTHERS.get(arguments.variant)
+        print(json.dumps(measure() if measure else step(arguments.variant)))
         return
-    runs: dict[str, list[dict]] = {name: [] for name in (*VARIANTS, "products")}
+    runs: dict[str, list[dict]] = {name: [] for name in (*VARIANTS, *OTHERS)}
     for _ in range(arguments.rounds):
         for name, measured in runs.items():
             measured.append(in_new_process(__file__, "--variant", name))
@@ -182,6 +194,51 @@ def timed(function, *arguments) -> float:
     return time.perf_counter() - start
 
 
+def where() -> dict:
+    """Returns the share of the operations' time in the library's step by what they do."""
+    import keras
+    import tensorflow as tf
+
+    sequences, vocab_size, _ = histories()
+    keras.utils.set_random_seed(0)
+    model, batches, _ = library(VARIANTS[-1], sequences, vocab_size)
+    model.train_on_batch(*batches[0])
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            for batch in batches[1:]:
+                model.train_on_batch(*batch)
+        seconds = seconds_by_kind(Path(folder))
+    return {name: value / sum(seconds.values()) for name, value in seconds.most_common()}
+
+
+def seconds_by_kind(folder: Path) -> Counter[str]:
+    """Returns the seconds of a recording's operations by what they do."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    (path,) = folder.rglob("*.xplane.pb")
+    space = xplane_pb2.XSpace()
+    space.ParseFromString(path.read_bytes())
+    seconds: Counter[str] = Counter()
+    for plane in space.planes:
+        names = {key: value.name for key, value in plane.event_metadata.items()}
+        for line in plane.lines:
+            if not line.name.startswith("tf_Compute"):
+                continue
+            for event in line.events:
+                # Operations are "name:type"; others are the threads' own.
+                name, _, kind = names[event.metadata_id].rpartition(":")
+                if name and not name.endswith(":"):
+                    seconds[kind_of(kind)] += event.duration_ps / 1e12
+    return seconds
+
+
+def kind_of(operation: str) -> str:
+    for kind, parts in KINDS.items():
+        if any(part in operation for part in parts):
+            return kind
+    return REST
+
+
 def summary(found: dict) -> dict:
     base, rates = found[VARIANTS[0]], found["products"]
     flops = 6 * (base["items"] * EMB_DIM + LAYERS * (12 * EMB_DIM**2 + MAX_LENGTH * EMB_DIM))
@@ -189,6 +246,7 @@ def summary(found: dict) -> dict:
         "flops_a_behavior": flops,
         "products": rates,
         "steps": {},
+        "where": found["where"],
         "machine": machine(*PACKAGES),
     }
     for name in VARIANTS:
@@ -222,7 +280,11 @@ def show(results: dict) -> None:
         f"{rates['gigaflops_bfloat16']:.0f} in bfloat16; "
         f"{results['flops_a_behavior'] / 1e6:.2f} MFLOP a behaviour."
     )
+    for name, share in results["where"].items():
+        print(f"{name}: {100 * share:.0f} %")
 
+
+OTHERS = {"products": products, "where": where}
 
 if __name__ == "__main__":
     main()
