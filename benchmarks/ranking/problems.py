@@ -17,6 +17,9 @@ from tfrec_llm.data import (
     load_impressions,
 )
 
+# What of a problem is data, not a setting.
+_DATA = ("split", "readable", "counted", "contents")
+
 
 @dataclass
 class Problem:
@@ -62,14 +65,9 @@ class Problem:
     def settings(self) -> dict[str, Any]:
         """What a result depends on, as JSON holds it."""
         return {
-            "candidate_features": self.candidate_features,
-            "user_features": self.user_features,
-            "context": self.context,
-            "max_length": self.max_length,
-            "min_count": self.min_count,
-            "pre_training": self.pre_training,
-            "pre_training_rows": self.pre_training_rows,
-            "affinity": list(self.affinity),
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if name not in _DATA
         }
 
     @property

@@ -23,9 +23,8 @@ NAMES = {
     "rectools_flat": "RecTools fast_transformers",
     "replay": "RePlay SasRec",
 }
-OURS = ("ours", "ours_narrow")
-# A peer stands beside the one of ours that has its sizes, "ours" if not told otherwise.
-BESIDE = {"rectools": "ours_narrow"}
+# Beside which of ours a row stands that is not beside "ours": who has the same sizes.
+BESIDE = {"ours_narrow": "ours_narrow", "rectools": "ours_narrow"}
 LOSSES = {"softmax": "Full softmax", "sampled": "256 sampled negatives"}
 PEERS = {"sasrec": "RecTools SASRec, full softmax", "esasrec": "RecTools eSASRec"}
 
@@ -150,7 +149,7 @@ def epochs(found: dict[str, Any]) -> str:
     memory_columns = ["us a behaviour", "MB added", "MB", "users/s", "loss", "way"]
     rows = [["", *seconds_columns, *memory_columns]]
     for name, one in found.items():
-        ours = found.get(name if name in OURS else BESIDE.get(name)) or found.get("ours")
+        ours = found.get(BESIDE.get(name)) or found.get("ours")
         seconds, times = both_ways(one), ["", ""]
         if ours:
             times = [f"{a / b:.1f}" for a, b in zip(seconds, both_ways(ours), strict=True)]
