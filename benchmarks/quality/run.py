@@ -183,9 +183,10 @@ class Experiment:
                     "validation": self.figures(model, self.split.valid, protocol),
                     "test": self.figures(model, self.split.test, protocol),
                 },
-                "repeats weighed": self.blend({"model": model}, protocol),
                 "with rules": self.blend({"model": model, **rules}, protocol),
             }
+            if not FILTER_SEEN[protocol]:  # else there are no repeats to weigh
+                measured[protocol]["repeats weighed"] = self.blend({"model": model}, protocol)
         return measured
 
     def measure_together(self, seeds: list[int]) -> dict[str, Any]:

@@ -81,8 +81,7 @@ def beside_published(heading: list[str], results: Path) -> str:
             " / ".join(number(reached[metric]) for metric in METRICS)
             for reached in (dict(zip(METRICS, best["F"], strict=True)), model, blended)
         ]
-        link = PUBLISHED["sources"][best["source"]]
-        rows.append([data, f"{cells[0]}, [{best['model']}]({link})", *cells[1:]])
+        rows.append([data, f"{cells[0]}, {linked(best['model'], best)}", *cells[1:]])
     return f"\n{markdown(rows)}\n\n"
 
 
@@ -133,23 +132,27 @@ def measured_rows(result: dict[str, Any], columns: list[tuple[str, str]]) -> lis
     number_of_seeds = len(result["seeds"])
     seeds = "1 seed" if number_of_seeds == 1 else f"mean of {number_of_seeds} seeds"
     rows = []
-    for name, shown in (
-        ("model", model),
-        ("repeats weighed", f"{model}, repeats weighed"),
-        ("with rules", f"{model} + sequential rules"),
-    ):
-        if name not in result["summary"]["U"]:
-            continue
-        found = [result["summary"][p][name][metric] for p, metric in columns]
-        cells = [spread(one["mean"], one["standard_deviation"]) for one in found]
+    for name, shown in shown_names(model, result["summary"]["U"]).items():
+        found = [result["summary"][p].get(name, {}).get(metric) for p, metric in columns]
+        cells = [spread(one["mean"], one["standard_deviation"]) if one else "" for one in found]
         rows.append([shown, *cells, f"measured, {seeds}"])
     together = result.get("all_seeds")
     if together:
         model += f" of {len(together['seeds'])} seeds"
-        for name, shown in (("model", model), ("with rules", f"{model} + sequential rules")):
+        for name, shown in shown_names(model, together["U"]).items():
             cells = [number(together[p][name]["test"][metric]) for p, metric in columns]
             rows.append([shown, *cells, "measured, blended"])
     return rows
+
+
+def shown_names(model: str, measured: dict[str, Any]) -> dict[str, str]:
+    """Returns what a table calls that which was measured under a protocol, in its order."""
+    names = {
+        "model": model,
+        "repeats weighed": f"{model}, repeats weighed",
+        "with rules": f"{model} + sequential rules",
+    }
+    return {name: shown for name, shown in names.items() if name in measured}
 
 
 def trainings(results: list[dict[str, Any]]) -> str:
@@ -175,9 +178,15 @@ def trainings(results: list[dict[str, Any]]) -> str:
 
 
 def published(row: dict[str, Any]) -> str:
+    return f"published, {linked(row['source'], row)}" + (
+        f", {row['note']}" if "note" in row else ""
+    )
+
+
+def linked(text: str, row: dict[str, Any]) -> str:
+    """Returns a text that leads to the row's source, where that has an address."""
     link = PUBLISHED["sources"].get(row["source"])
-    source = f"[{row['source']}]({link})" if link else row["source"]
-    return f"published, {source}" + (f", {row['note']}" if "note" in row else "")
+    return f"[{text}]({link})" if link else text
 
 
 if __name__ == "__main__":
