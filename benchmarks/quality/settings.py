@@ -69,26 +69,22 @@ _LONG = {
     "max_length": 200,
     "dropout": 0.2,
 }
+# Histories are longer than what is read: every epoch draws other windows of them.
+_ML_1M = _LONG | {"block": "gated", "windows": "random"}
 _NEXT_FIT = {"epochs": 200, "patience": 6}
 # Masked models see a fifth of the targets a step, and go on improving for long.
 _MASKED_FIT = {"epochs": 300, "patience": 12}
 _MASKED = {"objective_options": {"mask_rate": 0.3, "newest_rate": 0.3}}
 
 SETTINGS = {
-    # Histories are longer than what is read: every epoch draws other windows of them.
-    ("ml-1m", "next"): {
-        "recommender": _LONG | {"block": "gated", "windows": "random"},
-        "fit": _NEXT_FIT,
-    },
+    ("ml-1m", "next"): {"recommender": _ML_1M, "fit": _NEXT_FIT},
     # The filter spares the masked model the epochs in which it learns that near behaviours matter.
     # Prefixes let it ask for the newest behaviour at many places.
     ("ml-1m", "masked"): {
-        "recommender": _LONG
+        "recommender": _ML_1M
         | {
             "dropout": 0.1,
-            "block": "gated",
             "filter_share": 0.5,
-            "windows": "random",
             "prefix_rate": 0.5,
             "objective_options": {"mask_rate": 0.3, "newest_rate": 0.4},
         },

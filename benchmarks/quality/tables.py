@@ -47,9 +47,7 @@ def tables(results: Path) -> str:
             if (path := results / f"{data}_{objective}.json").exists()
         ]
         if data != "simulated" and (found or any(row["data"] == data for row in PUBLISHED["rows"])):
-            path = results / f"{data}_all.json"
-            blended = json.loads(path.read_text()) if path.exists() else None
-            table = quality(data, found, blended)
+            table = quality(data, found, blend_of_all(data, results))
             parts.append(f"\n## {data}\n\n{heading(data, found)}\n\n{table}\n")
             if found:
                 parts.append(f"\n{trainings(found)}\n")
@@ -71,20 +69,21 @@ def beside_published(heading: list[str], results: Path) -> str:
             continue
         result = json.loads(path.read_text())
         best = max(others, key=lambda row: row["F"][1])
-        model, blended = (
-            {metric: one["mean"] for metric, one in result["summary"]["F"][name].items()}
-            for name in ("model", "with rules")
-        )
-        if (everything := results / f"{data}_all.json").exists():
-            blended = json.loads(everything.read_text())["F"]["test"]
-        elif "all_seeds" in result:
-            blended = result["all_seeds"]["F"]["with rules"]["test"]
+        model = {metric: one["mean"] for metric, one in result["summary"]["F"]["model"].items()}
+        everything = blend_of_all(data, results)
+        blended = everything["F"]["test"] if everything else {}
         cells = [
-            " / ".join(number(reached[metric]) for metric in METRICS)
+            " / ".join(number(reached[metric]) for metric in METRICS) if reached else ""
             for reached in (dict(zip(METRICS, best["F"], strict=True)), model, blended)
         ]
         rows.append([data, f"{cells[0]}, {linked(best['model'], best)}", *cells[1:]])
     return f"\n{markdown(rows)}\n\n"
+
+
+def blend_of_all(data: str, results: Path) -> dict[str, Any] | None:
+    """Returns what `blend.py` wrote of a data set, None where it did not run."""
+    path = results / f"{data}_all.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def show(data: str, results: list[dict[str, Any]]) -> str:
