@@ -70,13 +70,13 @@ class ReplicatedTraining(ResumableTraining):
         """Returns loss and metrics; takes and returns what `keras.Model.evaluate` does."""
         return super().evaluate(self.shared_out(x), *args, **kwargs)
 
-    def shared_out(self, data):
+    def shared_out(self, data, class_weight=None):
         """Returns data whose batches the devices share, or each worker has of its own."""
         batches = getattr(data, "batches", data)
         if num_workers(self) > 1 and getattr(batches, "num_workers", 1) > 1:
             return own_batches(data, self.replica_strategy)
         if keras.backend.backend() != "jax" or not isinstance(data, keras.utils.PyDataset):
-            return data
+            return super().shared_out(data, class_weight)
         distribution = keras.distribution.distribution()
         if distribution is None or distribution.batch_dim_name is None:
             return data

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from tfrec_llm.data.ordered_batches import EpochOrder
+from tfrec_llm.training.batch_reading import BatchReading
 from tfrec_llm.training.graceful_stop import graceful_stop
 
 
@@ -25,7 +26,7 @@ class ResumableTraining(keras.Model):
         order = None
         if isinstance(x, keras.utils.PyDataset):
             order = EpochOrder(x, shuffle=kwargs.pop("shuffle", True))
-            x = self.shared_out(order)
+            x = self.shared_out(order, class_weight=kwargs.get("class_weight"))
             kwargs["shuffle"] = False
         if kwargs.get("validation_data") is not None:
             kwargs["validation_data"] = self.shared_out(kwargs["validation_data"])
@@ -34,8 +35,10 @@ class ResumableTraining(keras.Model):
         with graceful_stop(kwargs.get("callbacks")):
             return super().fit(x, *args, **kwargs)
 
-    def shared_out(self, data):
-        """Returns data as the devices take it; for classes that share it out."""
+    def shared_out(self, data, class_weight=None):
+        """Returns data as the devices take it, which classes that share it out override."""
+        if keras.backend.backend() == "tensorflow" and isinstance(data, keras.utils.PyDataset):
+            return BatchReading(data, class_weight)
         return data
 
     def build_metrics(self) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tfrec_llm.training.batch_reading import BatchReading
+
 
 def num_workers(model: Any) -> int:
     """Returns how many processes train a Keras model."""
@@ -60,9 +62,6 @@ def own_batches(data: Any, strategy: Any) -> Any:
         ValueError: If a worker has several devices, or the data are shared out to another number
             of workers.
     """
-    # The one way that Keras leaves to say how a PyDataset is shared out.
-    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-
     shared_by = getattr(data, "batches", data).num_workers
     if strategy.num_replicas_in_sync != shared_by:
         raise ValueError(
@@ -70,7 +69,7 @@ def own_batches(data: Any, strategy: Any) -> Any:
             " devices train. Pass num_workers=their number, and start a worker for every device."
         )
 
-    class OwnBatches(PyDatasetAdapter):
+    class OwnBatches(BatchReading):
         def get_tf_dataset(self):
             dataset = super().get_tf_dataset()
             return strategy.distribute_datasets_from_function(lambda context: dataset)

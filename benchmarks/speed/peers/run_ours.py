@@ -24,13 +24,17 @@ def speed(job: dict, log: tr.data.BehaviorLog) -> dict:
     vocabulary = tr.data.Vocabulary.fit(log.item)
     sequences = tr.data.UserSequences.from_log(log, vocabulary)
     batches = packed(sequences, job)
-    precision = tr.training.fast_precision()
+    precision = job.get("precision") or tr.training.fast_precision()
     model = make_model(vocabulary.size, sizes, precision)
     losses = {
         "softmax": tr.losses.CatalogCrossEntropy,
         "sampled": lambda: tr.losses.SampledCrossEntropy(job["negatives"], seed=job["seed"]),
     }
-    model.compile(keras.optimizers.Adam(job["learning_rate"]), loss=losses[job["loss"]]())
+    model.compile(
+        keras.optimizers.Adam(job["learning_rate"]),
+        loss=losses[job["loss"]](),
+        jit_compile=job.get("jit_compile", "auto"),
+    )
     clock = StepClock(
         Steps(len(batches), share=job["share"], epochs=job["epochs"], warmup=job["warmup"])
     )
