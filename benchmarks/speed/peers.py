@@ -22,8 +22,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).with_name("peers")))
 sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "quality"))
 from environments import environment, versions
 from reporting import machine, write
+from settings import SETTINGS
 from speed_tables import epochs, median_seconds
 
 from tfrec_llm.data import BehaviorLog, ShopSimulator, Split, leave_last_out, load
@@ -60,27 +62,10 @@ OUR_WAYS = {
 # RePlay's LengthBucketedQueryEncoder puts bfloat16 states into a float32 tensor, which PyTorch
 # refuses.
 FLOAT32_ONLY = {"replay"}
-# Settings that learn fast; blocks, filter and steps are those of benchmarks/quality.
+# The settings of benchmarks/quality, with what learns faster there.
 OURS_BEST = {
-    "ml-1m": {
-        "block": "gated",
-        "filter_share": 0.5,
-        "weight_averaging": 0.8,
-        "windows": "random",
-        "max_length": 200,
-        "dropout": 0.2,
-    },
-    "beauty_s3": {
-        "block": "post_norm",
-        "filter_share": 0.7,
-        "weight_averaging": 0.7,
-        "similarity": "cosine",
-        "temperature": 0.07,
-        "max_length": 50,
-        "dropout": 0.5,
-        "attention_dropout": 0.5,
-        "batch_size": 16,
-    },
+    "ml-1m": SETTINGS["ml-1m", "next"]["recommender"] | {"filter_share": 0.5},
+    "beauty_s3": SETTINGS["beauty_s3", "next"]["recommender"] | {"emb_dim": 64, "dropout": 0.5},
     "simulated": {"max_length": 50, "emb_dim": 16},
 }
 
