@@ -183,22 +183,29 @@ def median_seconds(rounds: list[dict[str, Any]]) -> float:
 
 def to_best(results: dict[str, Any]) -> str:
     """Returns how long each took to the peer's best validation NDCG@10."""
-    rows = [["to the best validation NDCG@10 of", "NDCG@10", "its s", "our s", "times faster"]]
+    rows = [["peer", "way", "its best NDCG@10", "after", "ours", "after", "times faster"]]
     for peer, name in PEERS.items():
         found = results.get(peer, {})
         if "best" not in found:
             continue
-        times = found["times_faster"]
+        times, curve = found["times_faster"], found["ours"]["curve"]
         rows.append(
             [
                 name,
+                found["peer"]["way"],
                 f"{found['best']['ndcg@10']:.4f}".removeprefix("0"),
-                f"{found['best']['seconds']:,.0f}",
-                f"{found['ours']['curve'][-1]['seconds']:,.0f}",
+                time_to(found["best"], found["peer"]["curve"]),
+                f"{curve[-1]['ndcg@10']:.4f}".removeprefix("0"),
+                time_to(curve[-1], curve),
                 f"{times:.1f}" if times else "not reached",
             ]
         )
     return markdown(rows)
+
+
+def time_to(epoch: dict[str, float], curve: list[dict[str, float]]) -> str:
+    """Returns when a training came to an epoch of its curve."""
+    return f"{epoch['seconds']:,.0f} s, {curve.index(epoch) + 1} epochs"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tfrec_llm.training import ReplicatedTraining
+from tfrec_llm.training.workers import own_batches
 
 STEP_SECONDS, STEPS, EPOCHS = 0.034, 10, 12
 
@@ -47,3 +48,14 @@ def test_weights_of_classes_count_in_batches():
         losses += history.history["loss"]
     # The model says 0, so that only the two rows of class 1 have a loss, of 1.
     assert losses[1] == pytest.approx(3 * losses[0])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of TensorFlow")
+def test_weights_of_classes_count_in_batches_that_a_worker_reads_for_itself():
+    import tensorflow as tf
+
+    batches = SlowBatches()
+    batches.num_workers = 1
+    shared_out = own_batches(batches, tf.distribute.OneDeviceStrategy("cpu:0"), {0: 1.0, 1: 3.0})
+    _, _, weights = next(iter(shared_out.get_tf_dataset()))
+    assert np.ravel(weights).tolist() == [1, 3, 1, 3]

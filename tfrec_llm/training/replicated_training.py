@@ -74,7 +74,7 @@ class ReplicatedTraining(ResumableTraining):
         """Returns data whose batches the devices share, or each worker has of its own."""
         batches = getattr(data, "batches", data)
         if num_workers(self) > 1 and getattr(batches, "num_workers", 1) > 1:
-            return own_batches(data, self.replica_strategy)
+            return own_batches(data, self.replica_strategy, class_weight)
         if keras.backend.backend() != "jax" or not isinstance(data, keras.utils.PyDataset):
             return super().shared_out(data, class_weight)
         distribution = keras.distribution.distribution()

@@ -48,7 +48,7 @@ def workers_agree(model: Any, numbers: Sequence[int]) -> bool:
     )
 
 
-def own_batches(data: Any, strategy: Any) -> Any:
+def own_batches(data: Any, strategy: Any, class_weight: dict[int, float] | None = None) -> Any:
     """Returns batches that a worker reads for itself, as Keras trains on them whole.
 
     Keras takes batches for those of all workers and leaves each its part, so that the other rows
@@ -57,6 +57,7 @@ def own_batches(data: Any, strategy: Any) -> Any:
     Args:
         data: A `keras.utils.PyDataset` that gives each worker other rows.
         strategy: The `MultiWorkerMirroredStrategy`.
+        class_weight: As `fit` takes it.
 
     Raises:
         ValueError: If a worker has several devices, or the data are shared out to another number
@@ -74,7 +75,7 @@ def own_batches(data: Any, strategy: Any) -> Any:
             dataset = super().get_tf_dataset()
             return strategy.distribute_datasets_from_function(lambda context: dataset)
 
-    return OwnBatches(data)
+    return OwnBatches(data, class_weight)
 
 
 def _cluster_resolver(model: Any) -> Any:
