@@ -179,7 +179,9 @@ class Validation(Watching):
         )
         order = known.user_id_map.external_ids
         targets = self.targets.reindex(order).map(column).fillna(-1).to_numpy(int)
-        seen = self.train.drop_duplicates(["user", "item"])
+        # Its catalogue is that of the newest behaviours which it reads.
+        seen = self.train[self.train["item"].isin(column.index)]
+        seen = seen.drop_duplicates(["user", "item"])
         rows = known.user_id_map.convert_to_internal(seen["user"])
         return loader, targets, (rows, column[seen["item"]].to_numpy()), first
 
