@@ -1,6 +1,6 @@
 """This library beside RecTools and RePlay: same data, same architecture, loss and batch of users.
 
-    python benchmarks/speed/peers.py --data beauty_s3 [--rounds 3] [--share 0.2]
+    python benchmarks/speed/peers.py --data beauty_s3 [--rounds 2]
     python benchmarks/speed/peers.py --data beauty_s3 --to-best [--peer esasrec]
 
 The first measures seconds an epoch, memory and recommendations; the second trains the peer until
@@ -57,7 +57,10 @@ WAYS = {
 OUR_WAYS = {
     "plain": ({}, {}),
     "one thread an operation": ({"TF_NUM_INTRAOP_THREADS": "1"}, {}),
-    "XLA, float32": ({}, {"jit_compile": True, "precision": "float32"}),
+    "XLA, float32, 8 steps a call": (
+        {},
+        {"jit_compile": True, "precision": "float32", "steps_per_execution": 8},
+    ),
 }
 # RePlay's LengthBucketedQueryEncoder puts bfloat16 states into a float32 tensor, which PyTorch
 # refuses.
@@ -74,11 +77,9 @@ OURS_BEST = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=["ml-1m", "beauty_s3"], default="beauty_s3")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each, taking turns")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs in a measurement")
-    parser.add_argument(
-        "--share", type=float, default=1.0, help="share of one epoch that is measured of the peers"
-    )
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each, taking turns")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs in a measurement of ours")
+    parser.add_argument("--peer-epochs", type=int, default=1, help="and in one of a peer")
     parser.add_argument("--warmup", type=int, default=3, help="first steps, not counted")
     parser.add_argument("--losses", nargs="+", default=["softmax", "sampled"])
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=[*CONTESTANTS])
@@ -217,16 +218,17 @@ def speed(bench: Bench) -> None:
 
     arguments = bench.arguments
     path = arguments.results / f"peers_{arguments.data}.json"
-    results = bench.header() | {"epochs": arguments.epochs, "share": arguments.share, "losses": {}}
+    epochs_of = {"epochs": arguments.epochs, "peer_epochs": arguments.peer_epochs}
+    results = bench.header() | epochs_of | {"losses": {}}
     ways = [way for way in WAYS if "bfloat16" not in way or processor_multiplies_bfloat16()]
     for loss in arguments.losses:
         runs: dict[str, dict[str, list[dict]]] = {name: {} for name in arguments.contestants}
         for number in range(arguments.rounds):
             for name in arguments.contestants:
                 for way in ways_of(name, runs[name], ways):
-                    share = arguments.share if CONTESTANTS[name][1] else 1.0
-                    job = {"mode": "speed", "loss": loss, "sizes": bench.sizes, "share": share}
-                    job |= {"epochs": arguments.epochs, "warmup": arguments.warmup}
+                    length = epochs_of["peer_epochs" if CONTESTANTS[name][1] else "epochs"]
+                    job = {"mode": "speed", "loss": loss, "sizes": bench.sizes}
+                    job |= {"epochs": length, "warmup": arguments.warmup}
                     measured = bench.run(name, way, job)
                     runs[name].setdefault(way, []).append(measured)
                     seconds = median_seconds([measured])

@@ -131,7 +131,7 @@ def heading(result: dict[str, Any]) -> str:
 
 def measured(result: dict[str, Any]) -> str:
     """Returns how much was measured, of files of epochs."""
-    if "share" not in result:
+    if "losses" not in result:
         return ""
     rounds = max(
         len(runs)
@@ -139,27 +139,29 @@ def measured(result: dict[str, Any]) -> str:
         for one in found.values()
         for runs in one["rounds"].values()
     )
-    of_peers = f", of peers {100 * result['share']:.0f} % of one" if result["share"] < 1 else ""
-    return f"Rounds of {result['epochs']} epochs{of_peers}: {rounds}. "
+    return f"Rounds of {result['epochs']} epochs, of peers {result['peer_epochs']}: {rounds}. "
 
 
 def epochs(found: dict[str, Any]) -> str:
     """Returns what training and recommending took, in the fastest way and plainly."""
-    seconds_columns = ["s an epoch", "of ours", "plainly, s", "of ours"]
+    seconds_columns = ["s an epoch", "of ours", "plainly, s", "of ours", "of our fastest"]
     memory_columns = ["us a behaviour", "MB added", "MB", "users/s", "loss", "way"]
     rows = [["", *seconds_columns, *memory_columns]]
     for name, one in found.items():
         ours = found.get(BESIDE.get(name)) or found.get("ours")
-        seconds, times = both_ways(one), ["", ""]
+        fastest, plain = both_ways(one)
+        times = ["", "", ""]
         if ours:
-            times = [f"{a / b:.1f}" for a, b in zip(seconds, both_ways(ours), strict=True)]
+            our_fastest, our_plain = both_ways(ours)
+            ratios = (fastest / our_fastest, plain / our_plain, plain / our_fastest)
+            times = [f"{ratio:.1f}" for ratio in ratios]
         rows.append(
             [
                 NAMES[name],
-                f"{seconds[0]:.1f}",
+                f"{fastest:.1f}",
                 times[0],
-                f"{seconds[1]:.1f}",
-                times[1],
+                f"{plain:.1f}",
+                *times[1:],
                 f"{one['microseconds_a_behavior']:.1f}",
                 f"{one['added_megabytes']:,.0f}",
                 f"{one['process_megabytes']:,.0f}",

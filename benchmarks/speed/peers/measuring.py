@@ -31,20 +31,18 @@ class Steps:
     """Times the steps of a training, from the end of one to the end of the next.
 
     So an epoch's time holds all there is to it: loading, shuffling, logging, and what stands
-    between two epochs. Of a share of an epoch's steps the rest follows by their number.
+    between two epochs.
 
     Args:
-        steps: Steps of a whole epoch.
-        share: Share of an epoch to measure.
-        epochs: Epochs to measure, where the share is all.
-        warmup: First steps, which are not counted.
+        steps: Steps of an epoch.
+        epochs: Epochs to measure.
+        warmup: First steps, which are not counted; the first epoch follows by the others.
     """
 
-    def __init__(self, steps: int, *, share: float, epochs: int, warmup: int):
+    def __init__(self, steps: int, *, epochs: int, warmup: int):
         self.steps = steps
         self.warmup = max(1, min(warmup, steps - 1))
-        self.steps_an_epoch = min(steps, self.warmup + max(1, round(share * steps)))
-        self.epochs = epochs if self.steps_an_epoch == steps else 1
+        self.epochs = epochs
         self.ends: list[float] = []
         self.losses: list[float] = []
         self.memory = Memory()
@@ -62,7 +60,7 @@ class Steps:
     def result(self) -> dict:
         """Returns seconds an epoch, the losses and the memory."""
         ends, first = np.asarray(self.ends), self.warmup - 1
-        last = np.arange(1, self.epochs + 1) * self.steps_an_epoch - 1
+        last = np.arange(1, self.epochs + 1) * self.steps - 1
         begins = np.concatenate([[first], last[:-1]])
         seconds = (ends[last] - ends[begins]) / (last - begins) * self.steps
         losses = np.array_split(np.asarray(self.losses), self.epochs)

@@ -34,16 +34,10 @@ def speed(job: dict, log: tr.data.BehaviorLog) -> dict:
         keras.optimizers.Adam(job["learning_rate"]),
         loss=losses[job["loss"]](),
         jit_compile=job.get("jit_compile", "auto"),
+        steps_per_execution=job.get("steps_per_execution", 1),
     )
-    clock = StepClock(
-        Steps(len(batches), share=job["share"], epochs=job["epochs"], warmup=job["warmup"])
-    )
-    model.fit(
-        batches,
-        epochs=clock.steps.epochs,
-        callbacks=[clock],
-        verbose=0,
-    )
+    clock = StepClock(Steps(len(batches), epochs=job["epochs"], warmup=job["warmup"]))
+    model.fit(batches, epochs=job["epochs"], callbacks=[clock], verbose=0)
     result = clock.steps.result() | {"precision": precision, "fill": batches.packing.fill}
     scoring = model
     if precision != "float32":  # as Recommender does: scores are float32
@@ -80,13 +74,14 @@ class StepClock(keras.callbacks.Callback):
         self.steps.begin()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.sum = 0.0
+        self.done, self.sum = 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        # Keras logs the mean since the epoch's begin.
-        total = (batch + 1) * float(logs["loss"])
-        self.steps.end_step(total - self.sum)
-        self.sum = total
+        # Keras logs the mean since the epoch's begin, and calls once for all steps of a call.
+        steps, total = batch + 1 - self.done, (batch + 1) * float(logs["loss"])
+        for _ in range(steps):
+            self.steps.end_step((total - self.sum) / steps)
+        self.done, self.sum = batch + 1, total
 
 
 def to_best(job: dict, log: tr.data.BehaviorLog) -> dict:

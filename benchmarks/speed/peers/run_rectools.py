@@ -79,15 +79,9 @@ def speed(job: dict, train: pd.DataFrame) -> dict:
     """Measures training and recommending."""
     dataset = as_dataset(train)
     users = dataset.user_id_map.external_ids
-    steps = Steps(
-        math.ceil(len(users) / job["batch_size"]),
-        share=job["share"],
-        epochs=job["epochs"],
-        warmup=job["warmup"],
-    )
-    model = make_model(
-        job, StepClock(steps), max_epochs=steps.epochs, limit_train_batches=steps.steps_an_epoch
-    )
+    batches = math.ceil(len(users) / job["batch_size"])
+    steps = Steps(batches, epochs=job["epochs"], warmup=job["warmup"])
+    model = make_model(job, StepClock(steps), max_epochs=job["epochs"])
     model.fit(dataset)
     result = steps.result()
     result["users_a_second"] = users_a_second(
@@ -210,12 +204,12 @@ def flat_speed(job: dict, train: pd.DataFrame) -> dict:
         shuffle=True,
         num_workers=job["loader_processes"],
     )
-    steps = Steps(len(loader), share=job["share"], epochs=job["epochs"], warmup=job["warmup"])
+    steps = Steps(len(loader), epochs=job["epochs"], warmup=job["warmup"])
     optimizer = torch.optim.Adam(net.parameters(), lr=job["learning_rate"])
     automatic = torch.autocast("cpu", torch.bfloat16, enabled=job["precision"] == "bf16-mixed")
     steps.begin()
-    for _ in range(steps.epochs):
-        for _, batch in zip(range(steps.steps_an_epoch), loader, strict=False):
+    for _ in range(job["epochs"]):
+        for batch in loader:
             with automatic:
                 logits = net(batch)
                 there = batch["y"] > 0

@@ -62,22 +62,13 @@ def speed(job: dict, train: pd.DataFrame) -> dict:
         )
     )
     longest = int(histories["item_id"].map(len).max())
-    steps = Steps(
-        math.ceil(len(histories) / job["batch_size"]),
-        share=job["share"],
-        epochs=job["epochs"],
-        warmup=job["warmup"],
-    )
+    batches = math.ceil(len(histories) / job["batch_size"])
+    steps = Steps(batches, epochs=job["epochs"], warmup=job["warmup"])
     data = make_data(job, schema, path, longest)
     module = LightningModule(
         make_model(job, schema), optimizer_factory=OptimizerFactory("adam", job["learning_rate"])
     )
-    trainer = make_trainer(
-        job,
-        StepClock(steps),
-        max_epochs=steps.epochs,
-        limit_train_batches=steps.steps_an_epoch,
-    )
+    trainer = make_trainer(job, StepClock(steps), max_epochs=job["epochs"])
     trainer.fit(module, data)
     result = steps.result()
 
