@@ -129,6 +129,23 @@ def test_items_that_nobody_repeats_lose_their_weight_and_those_repeated_gain():
     assert Blend({"newest": scorer}).fit(new).repeat_weight == 1.0
 
 
+def test_items_that_everybody_repeats_come_first_however_unlikely_their_scorer_holds_them():
+    users = [f"u{n}" for n in range(60)]
+    log = pd.DataFrame({"user": users, "item": [f"i{n}" for n in range(60)], "time": 0})
+    log = BehaviorLog.from_pandas(log, user="user", item="item", time="time")
+    vocabulary = Vocabulary([f"i{n}" for n in range(300)])
+
+    def newest_last(history):
+        return np.where(np.arange(303) == history[-1], 0.0, 5.0)
+
+    scorer = Fixed(vocabulary, UserSequences.from_log(log, vocabulary), newest_last)
+    options = {"k": 1, "metrics": ["hr"], "filter_seen": False, "confidence": None}
+    assert scorer.evaluate(log, **options)["hr@1"] == 0.0
+    blend = Blend({"newest": scorer}).fit(log, metric="hr@1", filter_seen=False)
+    assert blend.repeat_weight > 100.0
+    assert blend.evaluate(log, **options)["hr@1"] == 1.0
+
+
 def test_what_does_not_fit_is_told(floors, split):
     with pytest.raises(NotFittedError, match="no weights"):
         Blend(floors).score(floors["chain"].histories)

@@ -23,7 +23,7 @@ _SHORTLIST = 200
 _CLEAR_GAIN = 1.1
 # From 1 outwards, so that of equally good ones the mildest is taken.
 _REPEAT_WEIGHTS = sorted(
-    (0.0, *(2.0**power for power in range(-10, 5))), key=lambda weight: abs(np.log2(weight + 1e-9))
+    (0.0, *(2.0**power for power in range(-10, 11))), key=lambda weight: abs(np.log2(weight + 1e-9))
 )
 
 
@@ -116,9 +116,9 @@ class Blend(Scorer):
         Where the weight of repeats is chosen, too, both are, in turns; it stays
         1 unless another makes the metric better by a tenth, for how often users
         come back changes from one behaviour to the next. Only each user's 200
-        best items by every scorer (where repeats are ranked, 100, and the 100
-        best others) and the targets take part in the search; `evaluate` ranks
-        the whole catalogue.
+        best items by every scorer (where repeats are ranked, the 100 best of the
+        history and the 100 best others) and the targets take part in the
+        search; `evaluate` ranks the whole catalogue.
 
         Args:
             validation: Held-out behaviours that no scorer was fitted on.
@@ -212,12 +212,12 @@ class Blend(Scorer):
                 shares[:, seen] = -1.0
             own, own_seen = shares[:, rows, items], seen[rows, items]
             shares[:, rows, items] = -1.0
-            # Repeats may come to weigh nothing: half of the list are others.
-            size = _SHORTLIST if task.filter_seen else _SHORTLIST // 2
-            size = min(size, len(self.vocabulary))
-            best = [top_k(of_one, size) for of_one in shares]
+            lists = list(shares)
             if not task.filter_seen:
-                best += [top_k(np.where(seen, -1.0, of_one), size) for of_one in shares]
+                # Repeats may come to weigh nothing or all: half of the list are repeats.
+                lists = [np.where(among, one, -1.0) for one in shares for among in (seen, ~seen)]
+            size = min(_SHORTLIST // (len(lists) // len(shares)), len(self.vocabulary))
+            best = [top_k(one, size) for one in lists]
             places = np.sort(np.maximum(np.concatenate(best, axis=1), 0), axis=1)
             kept = np.take_along_axis(shares, places[None], axis=2)
             # An item that several scorers list counts once.
