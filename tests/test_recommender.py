@@ -61,6 +61,14 @@ def test_accumulated_gradients_make_one_step_of_several_batches(split):
         tr.Recommender(gradient_accumulation=0)
 
 
+def test_several_steps_a_call_give_the_same_scores(split):
+    plain = _scores_after_an_epoch(split, batch_size=8)
+    together = _scores_after_an_epoch(split, batch_size=8, steps_per_execution=4)
+    np.testing.assert_allclose(together, plain, atol=1e-5)
+    with pytest.raises(ValueError, match="steps_per_execution must be 1 or more"):
+        tr.Recommender(steps_per_execution=0)
+
+
 def test_steps_compiled_by_xla_give_the_same_scores(split):
     plain = _scores_after_an_epoch(split, batch_size=8)
     compiled = _scores_after_an_epoch(split, batch_size=8, jit_compile=True)

@@ -80,6 +80,9 @@ class Recommender(Scorer):
             where a batch of the size wanted does not fit into memory.
         jit_compile: Whether XLA compiles the steps; `"auto"` leaves it to
             Keras, which does so on GPUs.
+        steps_per_execution: Steps that one call of the compiled function
+            takes; several spare small steps a wait for Python. Callbacks of
+            batches, and Ctrl-C, then act after so many.
         min_count: Items that occur less often become unknown.
         precision: Keras dtype policy of training; `"auto"` takes bfloat16
             where the hardware multiplies it. Scores are always float32.
@@ -142,6 +145,7 @@ class Recommender(Scorer):
         batch_size: int | None = None,
         gradient_accumulation: int = 1,
         jit_compile: bool | Literal["auto"] = "auto",
+        steps_per_execution: int = 1,
         min_count: int = 1,
         precision: str = "auto",
         seed: int = 0,
@@ -151,10 +155,12 @@ class Recommender(Scorer):
         objective_options: dict[str, Any] | None = None,
         **options: Any,
     ):
-        if gradient_accumulation < 1:
-            raise ValueError(
-                f"gradient_accumulation must be 1 or more, got {gradient_accumulation}."
-            )
+        for name, number in [
+            ("gradient_accumulation", gradient_accumulation),
+            ("steps_per_execution", steps_per_execution),
+        ]:
+            if number < 1:
+                raise ValueError(f"{name} must be 1 or more, got {number}.")
         if isinstance(loss, str) and loss not in _LOSSES:
             raise ValueError(f"loss must be one of {_LOSSES} or a CatalogLoss, got {loss!r}.")
         self.objective = objective
@@ -167,6 +173,7 @@ class Recommender(Scorer):
         self.batch_size = batch_size
         self.gradient_accumulation = gradient_accumulation
         self.jit_compile = jit_compile
+        self.steps_per_execution = steps_per_execution
         self.min_count = min_count
         self.precision = precision
         self.seed = seed
@@ -508,6 +515,7 @@ class Recommender(Scorer):
             "batch_size": self.batch_size,
             "gradient_accumulation": self.gradient_accumulation,
             "jit_compile": self.jit_compile,
+            "steps_per_execution": self.steps_per_execution,
             "min_count": self.min_count,
             "precision": self.precision,
             "seed": self.seed,

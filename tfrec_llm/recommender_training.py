@@ -63,7 +63,12 @@ def train(
     optimizer = recommender.make_optimizer(num_steps=epochs * len(batches))
     rows = min(batches.batch_size, batches.num_rows)
     loss = recommender.make_loss(num_positions=rows * batches.row_length)
-    trained.compile(optimizer, loss=loss, jit_compile=recommender.jit_compile)
+    trained.compile(
+        optimizer,
+        loss=loss,
+        jit_compile=recommender.jit_compile,
+        steps_per_execution=recommender.steps_per_execution,
+    )
     # A schedule counts steps from the first: it starts anew, and the moments with it.
     if recommender.moments is not None and strategy is None and recommender.schedule == "constant":
         restore_optimizer(optimizer, recommender.moments, trained.trainable_variables)

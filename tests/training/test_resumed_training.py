@@ -25,12 +25,13 @@ def sequences():
     return tr.data.UserSequences(items, np.append(0, np.cumsum(lengths)))
 
 
-def train(sequences, *callbacks):
+def train(sequences, *callbacks, **options):
     """Trains with dropout and sampled negatives; returns the model and its history."""
     keras.utils.set_random_seed(0)
     encoder = BehaviorEncoder(20, 8, num_layers=1, max_length=8, dropout=0.2)
     model = NextBehaviorModel(encoder)
-    model.compile(tr.optimizers.LazyAdam(0.01), loss=tr.losses.SampledCrossEntropy(8, seed=1))
+    loss = tr.losses.SampledCrossEntropy(8, seed=1)
+    model.compile(tr.optimizers.LazyAdam(0.01), loss=loss, **options)
     batches = tr.data.next_batches(sequences, batch_size=3)
     history = model.fit(batches, epochs=EPOCHS, callbacks=list(callbacks), verbose=0)
     return model, history.history["loss"]
@@ -59,9 +60,9 @@ def kill():
     raise KilledError
 
 
-def assert_killed(*arguments):
+def assert_killed(*arguments, **options):
     with pytest.raises(KilledError):
-        train(*arguments)
+        train(*arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,16 @@ def test_a_training_killed_within_an_epoch_ends_as_if_undisturbed(sequences, pat
     assert len(resumed[1]) == EPOCHS - 1
     assert_as_if_undisturbed(resumed, undisturbed)
     assert os.listdir(path.parent) == []
+
+
+def test_several_steps_a_call_are_saved_after_and_resumed(sequences, tmp_path):
+    checkpoint = TrainingCheckpoint(tmp_path / "training.npz", every=5)
+    # Calls end at steps 4, 8, ...: the checkpoint of step 5 is written after 8.
+    assert_killed(sequences, checkpoint, At(1, 8, kill), steps_per_execution=4)
+    with pytest.raises(SavedModelError, match="no call of 3 steps begins"):
+        train(sequences, TrainingCheckpoint(checkpoint.path), steps_per_execution=3)
+    resumed = train(sequences, TrainingCheckpoint(checkpoint.path), steps_per_execution=4)
+    assert_as_if_undisturbed(resumed, train(sequences, steps_per_execution=4))
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(sequences, path, undisturbed):

@@ -47,7 +47,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     Raises:
         SavedModelError: As training begins, if the checkpoint is of another run, or damaged and
-            the one before it, too, or if workers find different ones.
+            the one before it, too, or if workers find different ones; as the epoch begins, if it
+            is of a step where none of `steps_per_execution` steps begins.
 
     Example:
         >>> checkpoint = TrainingCheckpoint("training.npz", run={"data": "eshop"}, every=500)
@@ -75,6 +76,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.curve: list[dict[str, float]] = []
         self._restored: _Stored | None = None
         self._epoch = 0
+        self._step = 0
         self._stop_signal: int | None = None
         self._newest_is_damaged = False
 
@@ -151,6 +153,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        self._step = 0
         if self._restored is None:
             return
         step = self._restored.state["step"]
@@ -158,6 +161,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             raise SavedModelError(
                 f"The checkpoint {self.path} is of step {step} of an epoch, and this model cannot "
                 "go on within one. Train a model of this library, or delete the file."
+            )
+        if step % self.model.steps_per_execution:
+            raise SavedModelError(
+                f"The checkpoint {self.path} is of step {step} of an epoch, where no call of "
+                f"{self.model.steps_per_execution} steps begins. Compile the model with the "
+                "steps_per_execution it had."
             )
         if step:
             self.model.steps_to_skip = step
@@ -171,13 +180,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._restored = None
 
     def on_train_batch_end(self, batch, logs=None):
-        step = batch + 1
+        before, self._step = self._step, batch + 1
         # On JAX, self.model would fetch all state from the devices at every step.
         if getattr(self._model, "steps_to_skip", 0) > 0:
             return
         stopped = self._stop_signal
-        if stopped is not None or (self.every is not None and step % self.every == 0):
-            self._save(self._epoch, step)
+        # Several steps may have been taken since the last call.
+        due = self.every is not None and self._step // self.every > before // self.every
+        if stopped is not None or due:
+            self._save(self._epoch, self._step)
         if stopped is not None:
             _raise(stopped)
 
