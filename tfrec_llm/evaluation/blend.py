@@ -212,12 +212,16 @@ class Blend(Scorer):
                 shares[:, seen] = -1.0
             own, own_seen = shares[:, rows, items], seen[rows, items]
             shares[:, rows, items] = -1.0
-            lists = list(shares)
-            if not task.filter_seen:
+            if task.filter_seen:
+                best = [top_k(of_one, min(_SHORTLIST, shares.shape[2])) for of_one in shares]
+            else:
                 # Repeats may come to weigh nothing or all: half of the list are repeats.
-                lists = [np.where(among, one, -1.0) for one in shares for among in (seen, ~seen)]
-            size = min(_SHORTLIST // (len(lists) // len(shares)), len(self.vocabulary))
-            best = [top_k(one, size) for one in lists]
+                size = min(_SHORTLIST // 2, shares.shape[2])
+                best = [top_k(np.where(seen, -1.0, of_one), size) for of_one in shares]
+                repeats = _places_by_row(seen)
+                for of_one in shares:
+                    order = top_k(np.take_along_axis(of_one, repeats, axis=1), size)
+                    best.append(np.take_along_axis(repeats, order, axis=1))
             places = np.sort(np.maximum(np.concatenate(best, axis=1), 0), axis=1)
             kept = np.take_along_axis(shares, places[None], axis=2)
             # An item that several scorers list counts once.
@@ -235,6 +239,14 @@ class Blend(Scorer):
                 f"0; got {dict(weights)}."
             )
         return {name: weights[name] / total for name in self.scorers}
+
+
+def _places_by_row(chosen: np.ndarray) -> np.ndarray:
+    """Returns the columns that are true in every row, filled up with the first column."""
+    counts = np.count_nonzero(chosen, axis=1)
+    places = np.zeros((len(chosen), max(counts.max(initial=0), 1)), np.int64)
+    places[np.arange(places.shape[1]) < counts[:, None]] = np.nonzero(chosen)[1]
+    return places
 
 
 @dataclass(frozen=True)
