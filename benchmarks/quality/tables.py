@@ -164,6 +164,7 @@ def trainings(results: list[dict[str, Any]]) -> str:
         for seed, one in result["seeds"].items():
             seconds, machine = one["seconds"], one["machine"]
             backend = machine["backend"]
+            cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
             rows.append(
                 [
                     f"{result['objective']} behaviour, seed {seed}",
@@ -171,8 +172,8 @@ def trainings(results: list[dict[str, Any]]) -> str:
                     f"{seconds['training_to_best_epoch'] / 60:.1f}",
                     f"{seconds['training'] / 60:.1f}",
                     f"{seconds['one_evaluation']:.1f}",
-                    f"{machine['processor']}, {machine['cores']} cores, {backend} "
-                    f"{machine[backend]}, Keras {machine['keras']}",
+                    f"{machine['processor']}, {cores}, {backend} {machine[backend]}, "
+                    f"Keras {machine['keras']}",
                 ]
             )
     return markdown(rows)

@@ -30,6 +30,8 @@ OPTIONS: dict[str, dict] = {
     "plain, float32": {},
     "precision mixed_bfloat16": {"precision": "mixed_bfloat16"},
     "jit_compile": {"jit_compile": True},
+    "steps_per_execution 8": {"steps_per_execution": 8},
+    "jit_compile, steps_per_execution 8": {"jit_compile": True, "steps_per_execution": 8},
     "gradient_accumulation 4, of 16 rows": {"gradient_accumulation": 4, "batch_size": 16},
     "weight_averaging 0.7": {"weight_averaging": 0.7},
     "schedule cosine": {"schedule": "cosine"},
