@@ -73,8 +73,9 @@ class Recommender(Scorer):
         schedule: `"constant"`, or `"cosine"` or `"linear"`: falling to zero
             at the last of `epochs`.
         warmup: Share of all steps in which the learning rate first rises.
-        weight_averaging: Share that an average of the weights keeps at each
-            epoch's end, such as 0.8; the average is what scores. 0 for none.
+        weight_averaging: What the weights of an epoch's end count beside the
+            next one's in an average that scores, such as 0.8; see
+            `ScoringCopy`. 0 for none.
         batch_size: Packed rows a step; None takes about 4,096 behaviours.
         gradient_accumulation: Batches whose mean gradient makes one step,
             where a batch of the size wanted does not fit into memory.

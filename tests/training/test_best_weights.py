@@ -39,13 +39,13 @@ def test_a_metric_that_is_not_reported_is_told():
 def test_scoring_copy_averages_over_the_epochs_ends():
     trained, scoring = one_weight(0.0), one_weight(9.0)
     copy = ScoringCopy(trained, scoring, averaging=0.75)
-    expected = None
-    for epoch, value in enumerate([4.0, 8.0, 2.0]):
+    values = [4.0, 8.0, 2.0, 5.0]
+    for epoch, value in enumerate(values):
         trained.set_weights([np.full((1, 1), value, np.float32)])
         copy.on_epoch_end(epoch)
-        expected = value if expected is None else 0.75 * expected + 0.25 * value
-        assert weight(scoring) == pytest.approx(expected)
-    assert weight(trained) == 2.0
+        shares = 0.75 ** np.arange(epoch, -1, -1)
+        assert weight(scoring) == pytest.approx(np.average(values[: epoch + 1], weights=shares))
+    assert weight(trained) == 5.0
 
 
 @pytest.mark.parametrize("averaging", [-0.1, 1.0])

@@ -6,14 +6,16 @@ import keras
 class ScoringCopy(keras.callbacks.Callback):
     """Brings a scoring model up to the trained one after every epoch.
 
-    With `averaging` it gets an exponential average over the epochs' ends,
-    `w' = averaging * w' + (1 - averaging) * w`, which evens out the last
-    steps' noise and often ranks better than any single epoch.
+    With `averaging` it gets an exponential average over the epochs' ends, in
+    which each weighs `averaging` times the one after it. That evens out the
+    last steps' noise and often ranks better than any single epoch. The
+    weights add up to one from the first epoch on, as in Adam's moments, so a
+    long average does not lag behind its untrained beginning.
 
     Args:
         trained: The model in training.
         scoring: The model of the same weights that scores.
-        averaging: Share of the average that an epoch keeps; 0 copies.
+        averaging: What an epoch weighs beside the one after it; 0 copies.
 
     Raises:
         ValueError: If `averaging` is not in 0..1, below 1.
@@ -27,7 +29,8 @@ class ScoringCopy(keras.callbacks.Callback):
         True
 
     Reference:
-        Averaging Weights Leads to Wider Optima, https://arxiv.org/abs/1803.05407
+        Averaging Weights Leads to Wider Optima, https://arxiv.org/abs/1803.05407;
+        Adam, section 3, https://arxiv.org/abs/1412.6980
     """
 
     def __init__(self, trained: keras.Model, scoring: keras.Model, *, averaging: float = 0.0):
@@ -41,8 +44,9 @@ class ScoringCopy(keras.callbacks.Callback):
         if self.trained is self.scoring:
             return
         newest = self.trained.get_weights()
-        # A resumed training goes on with the average it had; epoch 0 begins one.
-        kept = self.averaging if epoch else 0.0
+        # A resumed training goes on with the average it had; epoch 0 begins one. The epochs
+        # before weigh a + a^2 + ... + a^epoch in it, this one 1.
+        kept = 1.0 - (1.0 - self.averaging) / (1.0 - self.averaging ** (epoch + 1))
         if kept:
             held = self.scoring.get_weights()
             # Indexes, such as those of items' features, are none to average.
