@@ -69,8 +69,9 @@ _LONG = {
     "max_length": 200,
     "dropout": 0.2,
 }
-# Histories are longer than what is read: every epoch draws other windows of them.
-_ML_1M = _LONG | {"block": "gated", "windows": "random"}
+# Histories are longer than what is read: every epoch draws other windows of them. Models learn for
+# long, at noisy gradients: an average of some twenty epochs gains over one of five.
+_ML_1M = _LONG | {"block": "gated", "windows": "random", "weight_averaging": 0.95}
 # Steps of about 1,000 behaviours learn a fiftieth more than those of 5,000. More dropout helps to
 # new items (F) and hurts where customers buy the same again (U).
 _BASKETS = _LONG | {"dropout": 0.3, "batch_size": 5}
@@ -82,12 +83,10 @@ _MASKED = {"objective_options": {"mask_rate": 0.3, "newest_rate": 0.3}}
 SETTINGS = {
     ("ml-1m", "next"): {"recommender": _ML_1M, "fit": _NEXT_FIT},
     # The filter spares the masked model the epochs in which it learns that near behaviours matter.
-    # Prefixes let it ask for the newest behaviour at many places. It learns for long, at noisy
-    # gradients: an average of some twenty epochs gains a fiftieth over one of five.
+    # Prefixes let it ask for the newest behaviour at many places.
     ("ml-1m", "masked"): {
         "recommender": _ML_1M
         | {
-            "weight_averaging": 0.95,
             "dropout": 0.1,
             "filter_share": 0.5,
             "prefix_rate": 0.5,

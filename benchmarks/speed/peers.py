@@ -67,7 +67,8 @@ OUR_WAYS = {
 FLOAT32_ONLY = {"replay"}
 # The settings of benchmarks/quality, with what comes faster to where the peer ends.
 OURS_BEST = {
-    "ml-1m": SETTINGS["ml-1m", "next"]["recommender"] | {"filter_share": 0.5},
+    "ml-1m": SETTINGS["ml-1m", "next"]["recommender"]
+    | {"filter_share": 0.5, "weight_averaging": 0.8},
     "beauty_s3": SETTINGS["beauty_s3", "next"]["recommender"]
     | {"emb_dim": 64, "attention_dropout": 0.4, "learning_rate": 3e-3, "weight_averaging": 0.5},
     "simulated": {"max_length": 50, "emb_dim": 16},
