@@ -76,6 +76,21 @@ def test_steps_time_epochs_without_the_first_steps(speed, monkeypatch):
     assert steps.result()["steps_measured"] == 17
 
 
+def test_our_clock_counts_the_steps_that_a_call_takes(speed, monkeypatch):
+    measuring, ours = speed("measuring"), speed("run_ours")
+    seconds = iter(np.arange(20.0))
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: next(seconds))
+    # Three calls an epoch, the last of two steps, which Keras counts as four, too.
+    clock = ours.StepClock(measuring.Steps(10, epochs=2, warmup=4))
+    clock.on_train_begin()
+    for epoch in range(2):
+        clock.on_epoch_begin(epoch)
+        for last in (3, 7, 11):
+            clock.on_train_batch_end(last, {"loss": 2.0 + epoch})
+    result = clock.steps.result()
+    assert (result["steps_measured"], result["mean_losses"]) == (16, [2.0, 3.0])
+
+
 def test_the_peers_rankings_are_judged_as_ours(speed):
     from tfrec_llm.metrics import ndcg, target_ranks
 

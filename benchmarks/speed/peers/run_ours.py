@@ -30,13 +30,16 @@ def speed(job: dict, log: tr.data.BehaviorLog) -> dict:
         "softmax": tr.losses.CatalogCrossEntropy,
         "sampled": lambda: tr.losses.SampledCrossEntropy(job["negatives"], seed=job["seed"]),
     }
+    steps_a_call = job.get("steps_per_execution", 1)
     model.compile(
         keras.optimizers.Adam(job["learning_rate"]),
         loss=losses[job["loss"]](),
         jit_compile=job.get("jit_compile", "auto"),
-        steps_per_execution=job.get("steps_per_execution", 1),
+        steps_per_execution=steps_a_call,
     )
-    clock = StepClock(Steps(len(batches), epochs=job["epochs"], warmup=job["warmup"]))
+    # Steps of one call end together, so the first ones are those of whole calls.
+    warmup = steps_a_call * math.ceil(job["warmup"] / steps_a_call)
+    clock = StepClock(Steps(len(batches), epochs=job["epochs"], warmup=warmup))
     model.fit(batches, epochs=job["epochs"], callbacks=[clock], verbose=0)
     result = clock.steps.result() | {"precision": precision, "fill": batches.packing.fill}
     scoring = model
@@ -77,11 +80,13 @@ class StepClock(keras.callbacks.Callback):
         self.done, self.sum = 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        # Keras logs the mean since the epoch's begin, and calls once for all steps of a call.
-        steps, total = batch + 1 - self.done, (batch + 1) * float(logs["loss"])
-        for _ in range(steps):
-            self.steps.end_step((total - self.sum) / steps)
-        self.done, self.sum = batch + 1, total
+        # Keras logs the mean since the epoch's begin, and calls once for all steps of a call, as
+        # many in the last one, too, where the data has fewer.
+        done = min(batch + 1, self.steps.steps)
+        total = done * float(logs["loss"])
+        for _ in range(done - self.done):
+            self.steps.end_step((total - self.sum) / (done - self.done))
+        self.done, self.sum = done, total
 
 
 def to_best(job: dict, log: tr.data.BehaviorLog) -> dict:
