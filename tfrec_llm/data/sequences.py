@@ -396,3 +396,10 @@ def _number_behaviors(
     # The last entry serves the code -1 of rows without a kind.
     of_code = np.array([*(numbers.get(name, 0) for name in present.to_pylist()), 0], np.int32)
     return of_code[codes], tuple(names)
+
+
+def padded_rows(values: np.ndarray, lengths: np.ndarray, *, fill: int) -> np.ndarray:
+    """Returns lists that stand one after the other as int64 `[lists, longest]`, filled up."""
+    table = np.full((len(lengths), int(lengths.max(initial=0))), fill, np.int64)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = values
+    return table

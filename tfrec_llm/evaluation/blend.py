@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfrec_llm.data.sequences import UserSequences
+from tfrec_llm.data.sequences import UserSequences, padded_rows
 from tfrec_llm.data.vocabulary import NUM_RESERVED
 from tfrec_llm.errors import NotFittedError
 from tfrec_llm.evaluation.protocol import RankingTask, users_at_once
@@ -218,7 +218,8 @@ class Blend(Scorer):
                 # Repeats may come to weigh nothing or all: half of the list are repeats.
                 size = min(_SHORTLIST // 2, shares.shape[2])
                 best = [top_k(np.where(seen, -1.0, of_one), size) for of_one in shares]
-                repeats = _places_by_row(seen)
+                places_seen, counts = np.nonzero(seen)[1], np.count_nonzero(seen, axis=1)
+                repeats = padded_rows(places_seen, counts, fill=0)
                 for of_one in shares:
                     order = top_k(np.take_along_axis(of_one, repeats, axis=1), size)
                     best.append(np.take_along_axis(repeats, order, axis=1))
@@ -239,14 +240,6 @@ class Blend(Scorer):
                 f"0; got {dict(weights)}."
             )
         return {name: weights[name] / total for name in self.scorers}
-
-
-def _places_by_row(chosen: np.ndarray) -> np.ndarray:
-    """Returns the columns that are true in every row, filled up with the first column."""
-    counts = np.count_nonzero(chosen, axis=1)
-    places = np.zeros((len(chosen), max(counts.max(initial=0), 1)), np.int64)
-    places[np.arange(places.shape[1]) < counts[:, None]] = np.nonzero(chosen)[1]
-    return places
 
 
 @dataclass(frozen=True)

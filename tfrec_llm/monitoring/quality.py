@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrec_llm.data.id_index import dictionary_encode
+from tfrec_llm.data.sequences import padded_rows
 from tfrec_llm.data.vocabulary import NUM_RESERVED, UNKNOWN, Vocabulary
 from tfrec_llm.metrics import (
     calibration_error,
@@ -127,7 +128,8 @@ def quality_of(
     lists, events = served.lists, served.events
     sources = lists["source"].to_numpy()
     values, lengths = flat(lists["items"])
-    table = _padded(indexes_of(values, vocabulary).astype(np.int64) - NUM_RESERVED, lengths)
+    items = indexes_of(values, vocabulary).astype(np.int64) - NUM_RESERVED
+    table = padded_rows(np.maximum(items, -1), lengths, fill=-1)  # -1: empty or not known
     shown = exposure(table, len(vocabulary))
     history, _ = flat(lists["history"])
     users = pa.chunked_array([*lists["user"].chunks, *events["user"].chunks], pa.string())
@@ -250,14 +252,6 @@ def _newest_before(
     found = np.empty(len(order), np.int64)
     found[order] = np.where(fits, row, -1)
     return found[size:]
-
-
-def _padded(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Returns items as int64 `[lists, longest]`, -1 where a place is empty or not known."""
-    table = np.full((len(lengths), int(lengths.max(initial=0))), -1, np.int64)
-    filled = np.arange(table.shape[1]) < lengths[:, None]
-    table[filled] = np.maximum(items, -1)
-    return table
 
 
 def _present(values: np.ndarray) -> np.ndarray:
